@@ -1,0 +1,66 @@
+//! What every backbone offers: patch features and attention of a batch of normalised images.
+//!
+//! A backbone is frozen. It knows its sizes and nothing of where its weights came from, which is
+//! [`Loaded`](crate::Loaded)'s matter.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::{Layer, Result};
+
+/// A frozen network from images to patch features.
+pub trait Backbone: Send + Sync {
+    /// The sizes that a caller needs.
+    fn spec(&self) -> &BackboneSpec;
+
+    /// Features of a layer; later blocks are not computed.
+    ///
+    /// * `images`: `[b, 3, h, w]`, normalised, `f32`, on the backbone's device; sides are multiples of the patch size.
+    ///
+    /// # Errors
+    /// [`Error::Images`](crate::Error::Images) or [`Error::Block`](crate::Error::Block) if one does not fit the
+    /// model, [`Error::Tensor`](crate::Error::Tensor) if an operation fails.
+    fn forward_features(&self, images: &Tensor, layer: Layer) -> Result<Features>;
+
+    /// Softmax weights of a block's attention, `[b, heads, 1 + t, 1 + t]`; row = query, and index 0 is the class token.
+    ///
+    /// * `images`: as for [`Backbone::forward_features`].
+    /// * `block`: index of the block; negative counts from the end.
+    ///
+    /// # Errors
+    /// As [`Backbone::forward_features`].
+    fn attention(&self, images: &Tensor, block: i64) -> Result<Tensor>;
+}
+
+/// The features of a batch of `b` images, on the backbone's device.
+#[derive(Debug, Clone)]
+pub struct Features {
+    /// The class token, `[b, d]`.
+    pub cls: Tensor,
+    /// The patch tokens in row-major order, `[b, t, d]`.
+    pub patches: Tensor,
+    /// `(gh, gw)` with `gh * gw = t`.
+    pub grid: (usize, usize),
+}
+
+/// Name and sizes of a backbone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackboneSpec {
+    /// A name for everything that changes the numbers besides the weights, as number of heads and norm epsilon do.
+    pub architecture: String,
+    /// `d`, the length of a token.
+    pub embed_dim: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads per block.
+    pub num_heads: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+}
+
+impl BackboneSpec {
+    /// Length of a feature of a layer. All facets are as long as a token: the heads share its dimensions out.
+    pub fn feature_dim(&self, _layer: Layer) -> usize {
+        self.embed_dim
+    }
+}

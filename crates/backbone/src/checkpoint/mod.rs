@@ -1,0 +1,121 @@
+//! From a weights file to the tensors of a `Vit`, in DINO's names and in `f32`.
+//!
+//! Container (zip, legacy pickle, safetensors) → state dict without wrappers → DINO's layout → sizes → check → values.
+//! Names and shapes are settled before a value is read, so that what is not needed is never decoded and nothing that a
+//! file claims is allocated before it is checked. Every damage ends in an error that names the file.
+
+mod array;
+mod container;
+mod layout;
+mod pickle;
+mod sidecar;
+mod sizes;
+mod torch;
+mod unwrap;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use sha2::{Digest, Sha256};
+
+use self::container::Container;
+use self::sizes::{Shapes, Sizes};
+use crate::{Error, Result, VitConfig};
+
+pub(crate) use self::sidecar::normalization;
+
+/// Decoded weights are at most this many times as large as their file: twice for `f16`, and more only where hostile
+/// tensors share a storage.
+const MAX_EXPANSION: usize = 8;
+
+/// A checkpoint, read.
+pub(crate) struct Checkpoint {
+    pub(crate) config: VitConfig,
+    /// The state dict, complete and finite.
+    pub(crate) tensors: HashMap<String, Tensor>,
+    /// SHA-256 of the file, in hexadecimal.
+    pub(crate) sha256: String,
+    /// What was left out.
+    pub(crate) notes: Vec<String>,
+}
+
+/// How a checkpoint is to be read.
+pub(crate) struct ReadOptions<'a> {
+    /// The number of heads, where the caller knows it.
+    pub(crate) num_heads: Option<usize>,
+    /// Whether `config.json` beside the file belongs to it.
+    pub(crate) with_config: bool,
+    /// Where the tensors go.
+    pub(crate) device: &'a Device,
+}
+
+/// Reads a weights file of any known container and layout.
+///
+/// # Errors
+/// [`Error::Checkpoint`], [`Error::Tensors`], [`Error::NotFinite`] and [`Error::Config`] for what is wrong with the
+/// file, [`Error::HeadsUnknown`] and [`Error::Heads`] for its number of heads, [`Error::Io`] if it cannot be read.
+pub(crate) fn read(path: &Path, options: &ReadOptions<'_>) -> Result<Checkpoint> {
+    let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let refuse = |reason: String| Error::Checkpoint { path: path.to_owned(), reason };
+    let mut container = Container::open(&bytes).map_err(refuse)?;
+    let (arrays, outside) = unwrap::strip(std::mem::take(&mut container.arrays));
+    let (parts, behind) = layout::to_dino(arrays);
+    let left_out = [outside, behind].concat();
+    let shapes: Shapes = parts.iter().map(|(name, parts)| (name.clone(), parts.shape())).collect();
+    let sizes = Sizes::read_off(&shapes).ok_or_else(|| refuse(foreign(&shapes)))?;
+    check(path, sizes, &shapes)?;
+    let config = sidecar::complete(sizes, path, options.with_config, options.num_heads, &container.inside)?;
+    if decoded_bytes(&shapes) > bytes.len().saturating_mul(MAX_EXPANSION) {
+        return Err(refuse("its tensors claim more values than the file can hold".to_owned()));
+    }
+    let mut tensors = HashMap::new();
+    for (name, parts) in parts {
+        let values = container.values(&parts).map_err(|reason| refuse(format!("tensor {name}: {reason}")))?;
+        check_finite(path, &name, &values)?;
+        let tensor = Tensor::from_vec(values, parts.shape(), options.device)?;
+        tensors.insert(name, tensor);
+    }
+    let notes = container.notes.into_iter().chain(unwrap::left_out(left_out)).collect();
+    Ok(Checkpoint { config, tensors, sha256: hex(&Sha256::digest(&bytes)), notes })
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Size of all tensors in `f32`.
+fn decoded_bytes(shapes: &Shapes) -> usize {
+    let bytes = |shape: &Vec<usize>| shape.iter().fold(4usize, |n, &side| n.saturating_mul(side));
+    shapes.values().map(bytes).fold(0, usize::saturating_add)
+}
+
+fn check(path: &Path, sizes: Sizes, shapes: &Shapes) -> Result<()> {
+    let Sizes { embed_dim, depth, patch_size, .. } = sizes;
+    // Names and shapes do not depend on the heads and the epsilon, which are not known yet.
+    match sizes::problems(&sizes.with(1, 0.0).tensors(), shapes) {
+        None => Ok(()),
+        Some(problems) => Err(Error::Tensors {
+            path: path.to_owned(),
+            model: format!("a ViT of {depth} blocks with {embed_dim} dimensions and patches of {patch_size} px"),
+            problems,
+        }),
+    }
+}
+
+fn check_finite(path: &Path, tensor: &str, values: &[f32]) -> Result<()> {
+    match values.iter().filter(|value| !value.is_finite()).count() {
+        0 => Ok(()),
+        count => Err(Error::NotFinite { path: path.to_owned(), tensor: tensor.to_owned(), count }),
+    }
+}
+
+/// Why tensors are no vision transformer.
+fn foreign(shapes: &Shapes) -> String {
+    let some: Vec<&str> = shapes.keys().take(3).map(String::as_str).collect();
+    match &some[..] {
+        [] => "it holds no tensors".to_owned(),
+        some => format!("it holds no vision transformer; its {} tensors are {}, …", shapes.len(), some.join(", ")),
+    }
+}

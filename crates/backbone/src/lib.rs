@@ -1,0 +1,26 @@
+//! A checkpoint becomes a model in four steps, each in its own place: the *source* (a path, a hub name, a seed), the
+//! *container* (zip, legacy pickle, safetensors), the *layout* (whose names the tensors have) and the *sizes*, which
+//! are read off the tensors. Whatever the way, the result is one `Vit` in DINO's names, in `f32`.
+//!
+//! Images come in normalised; this crate knows no picture files, data sets or caches. The models run without
+//! gradients.
+#![doc = include_str!("../README.md")]
+
+mod backbone;
+mod checkpoint;
+mod device;
+mod error;
+mod hub;
+mod layer;
+mod load;
+mod models;
+mod random;
+mod source;
+
+pub use backbone::{Backbone, BackboneSpec, Features};
+pub use device::device;
+pub use error::{Error, Result};
+pub use hub::{hub_cache, hub_offline};
+pub use layer::{Facet, Layer};
+pub use load::{LoadOptions, Loaded, Origin, load};
+pub use models::{Vit, VitConfig, interpolate_pos};

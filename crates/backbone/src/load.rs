@@ -1,0 +1,135 @@
+//! From a user's name to a backbone that is ready to run, with all that identifies it.
+//!
+//! The fingerprint is the SHA-256 of the weights file, or of the recipe of random weights: equal fingerprints and equal
+//! [`BackboneSpec::architecture`](crate::BackboneSpec) mean equal features. Where the file lay does not matter.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device};
+use candle_nn::VarBuilder;
+use sha2::{Digest, Sha256};
+
+use crate::checkpoint::{self, ReadOptions};
+use crate::hub::{self, WEIGHTS};
+use crate::random;
+use crate::source::Source;
+use crate::{Backbone, Error, Result, Vit, VitConfig};
+
+/// What a caller may know or want besides the name.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Attention heads per block; needed only where neither the checkpoint nor a file beside it states them.
+    pub num_heads: Option<usize>,
+    /// Where the model is to run. The default is the CPU.
+    pub device: Device,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { num_heads: None, device: Device::Cpu }
+    }
+}
+
+/// Where weights came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A file.
+    File(PathBuf),
+    /// A file of a hub repository.
+    Hub {
+        /// `owner/repo`.
+        repo: String,
+        /// Name of the weights file in it.
+        file: String,
+        /// The revision, as the cache names its snapshot.
+        revision: String,
+    },
+    /// Seeded random numbers: the model was never trained.
+    Random {
+        /// The seed.
+        seed: u64,
+    },
+}
+
+/// A backbone and what identifies it.
+pub struct Loaded {
+    /// The model.
+    pub backbone: Box<dyn Backbone>,
+    /// The name it was asked for by.
+    pub name: String,
+    /// SHA-256 of the weights file, or of the recipe of random weights, in hexadecimal.
+    pub fingerprint: String,
+    /// Where the weights came from.
+    pub origin: Origin,
+    /// Mean and standard deviation of the pixels in `[0, 1]` that the model expects, where a file beside it says so.
+    pub normalization: Option<([f32; 3], [f32; 3])>,
+    /// What a reader should know, as which parts of a training checkpoint were left out.
+    pub note: Vec<String>,
+}
+
+/// Loads a backbone.
+///
+/// * `name_or_file`: a weights file (`.pth`, `.pt`, `.ckpt`, `.bin`, `.safetensors`), a folder with `config.json` and
+///   weights, `random:ARCH[:SEED]`, `owner/repo` on the hub, DINO's `dino_vits8`, `dino_vits16`, `dino_vitb8`,
+///   `dino_vitb16`, or a timm name such as `vit_small_patch8_224.dino`.
+///
+/// # Errors
+/// One for which [`Error::is_usage`] holds if the name leads nowhere or the number of heads is missing, one for which
+/// [`Error::is_integrity`] holds if the weights are damaged, incomplete or not a vision transformer's.
+///
+/// ```
+/// let loaded = backbone::load("random:vit_micro_patch8:0", &backbone::LoadOptions::default())?;
+/// assert_eq!(loaded.backbone.spec().embed_dim, 192);
+/// assert_eq!(loaded.origin, backbone::Origin::Random { seed: 0 });
+/// # Ok::<(), backbone::Error>(())
+/// ```
+pub fn load(name_or_file: &str, options: &LoadOptions) -> Result<Loaded> {
+    match Source::parse(name_or_file)? {
+        Source::Random { architecture, config, seed } => random_backbone(name_or_file, &architecture, config, seed, options),
+        Source::File(path) => from_file(name_or_file, &path, false, options),
+        Source::Folder(folder) => {
+            let weights = WEIGHTS.iter().map(|file| folder.join(file)).find(|path| path.is_file());
+            from_file(name_or_file, &weights.ok_or(Error::NoWeights { path: folder })?, true, options)
+        }
+        Source::Hub(repo) => {
+            let fetched = hub::fetch(&repo)?;
+            let file = fetched.weights.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let loaded = from_file(name_or_file, &fetched.weights, true, options)?;
+            Ok(Loaded { origin: Origin::Hub { repo, file, revision: fetched.revision }, ..loaded })
+        }
+    }
+}
+
+fn from_file(name: &str, path: &Path, with_config: bool, options: &LoadOptions) -> Result<Loaded> {
+    let LoadOptions { num_heads, device } = options;
+    let read = checkpoint::read(path, &ReadOptions { num_heads: *num_heads, with_config, device })?;
+    let vit = Vit::new(VarBuilder::from_tensors(read.tensors, DType::F32, device), &read.config)?;
+    Ok(Loaded {
+        backbone: Box::new(vit),
+        name: name.to_owned(),
+        fingerprint: read.sha256,
+        origin: Origin::File(path.to_owned()),
+        normalization: checkpoint::normalization(path),
+        note: read.notes,
+    })
+}
+
+fn random_backbone(
+    name: &str,
+    architecture: &str,
+    config: VitConfig,
+    seed: u64,
+    options: &LoadOptions,
+) -> Result<Loaded> {
+    let config = VitConfig { num_heads: options.num_heads.unwrap_or(config.num_heads), ..config };
+    let recipe = random::recipe(architecture, seed);
+    let tensors = random::weights(&config, &recipe, &options.device)?;
+    Ok(Loaded {
+        backbone: Box::new(Vit::new(VarBuilder::from_tensors(tensors, DType::F32, &options.device), &config)?),
+        name: name.to_owned(),
+        fingerprint: checkpoint::hex(&Sha256::digest(recipe)),
+        origin: Origin::Random { seed },
+        normalization: None,
+        note: vec!["the weights are random and were never trained".to_owned()],
+    })
+}

@@ -1,0 +1,137 @@
+//! The position embedding at other grids than its own.
+//!
+//! The table holds one entry for the class token and one for each patch of a `G x G` grid. For a grid `gh x gw` the
+//! patches' part is resampled bicubically with the *scales* `(gh + 0.1) / G` and `(gw + 0.1) / G` (DINO adds the tenth
+//! against rounding, and PyTorch takes coordinates from the scale): source row `(i + 0.5) G / (gh + 0.1) - 0.5`. That
+//! is not a resize to `gh x gw`; the two differ visibly.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{IndexOp, Tensor};
+use ndarray::Array3;
+use resample::{Align, Mode, Taps, resize};
+
+use crate::Result;
+
+/// How many resampled tables are kept: enough for a run, few enough for a folder of pictures of all sizes.
+const KEPT: usize = 16;
+
+/// A position table resampled to a grid: `[1, 1 + gh * gw, d]`, on the table's device.
+///
+/// * `pos_embed`: `[1, 1 + G * G, d]`, the class token's entry first. At its own grid it is returned as it is.
+/// * `grid`: `(gh, gw)`.
+///
+/// # Errors
+/// [`Error::Tensor`](crate::Error::Tensor) if the table is not `[1, 1 + G * G, d]` in `f32`.
+pub fn interpolate_pos(pos_embed: &Tensor, (gh, gw): (usize, usize)) -> Result<Tensor> {
+    let (one, entries, d) = pos_embed.dims3()?;
+    let side = entries.saturating_sub(1).isqrt();
+    if one != 1 || side == 0 || side * side + 1 != entries {
+        return Err(candle_core::Error::Msg(format!("no square position table: {:?}", pos_embed.dims())).into());
+    }
+    if (gh, gw) == (side, side) {
+        return Ok(pos_embed.clone());
+    }
+    let patches = pos_embed.i((0, 1.., ..))?.t()?.flatten_all()?.to_vec1::<f32>()?; // [d, G, G]
+    let patches = Array3::from_shape_vec((d, side, side), patches).expect("the table was just read in this shape");
+    let taps = |n: usize| Taps::new(Mode::Bicubic, Align::Scale((n as f64 + 0.1) / side as f64), side, n);
+    let resized = resize(patches.view(), &taps(gh), &taps(gw)).expect("the taps were made for this table");
+    let resized = resized.into_raw_vec_and_offset().0; // [d, gh, gw]
+    let resized = Tensor::from_vec(resized, (d, gh * gw), pos_embed.device())?.t()?.unsqueeze(0)?; // [1, t, d]
+    Ok(Tensor::cat(&[&pos_embed.narrow(1, 0, 1)?, &resized.contiguous()?], 1)?)
+}
+
+/// A position table that remembers the grids it was resampled to.
+pub(super) struct PositionEmbedding {
+    table: Tensor, // [1, 1 + G * G, d]
+    resampled: Mutex<HashMap<(usize, usize), Tensor>>,
+}
+
+impl PositionEmbedding {
+    pub(super) fn new(table: Tensor) -> Self {
+        Self { table, resampled: Mutex::default() }
+    }
+
+    /// The entries of a grid, `[1, 1 + gh * gw, d]`.
+    pub(super) fn at(&self, grid: (usize, usize)) -> Result<Tensor> {
+        // A poisoned lock is harmless: entries are inserted whole.
+        let mut resampled = self.resampled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = resampled.get(&grid) {
+            return Ok(known.clone());
+        }
+        if resampled.len() == KEPT {
+            resampled.clear();
+        }
+        let entries = interpolate_pos(&self.table, grid)?;
+        resampled.insert(grid, entries.clone());
+        Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    /// `[1, 1 + side * side, 2]`: the row and the column of each patch, and `[-7, -8]` for the class token.
+    fn ramp(side: usize) -> Tensor {
+        let patches = (0..side * side).flat_map(|i| [(i / side) as f32, (i % side) as f32]);
+        let values: Vec<f32> = [-7.0, -8.0].into_iter().chain(patches).collect();
+        Tensor::from_vec(values, (1, 1 + side * side, 2), &Device::Cpu).unwrap()
+    }
+
+    fn rows(table: &Tensor) -> Vec<Vec<f32>> {
+        table.i(0).unwrap().to_vec2().unwrap()
+    }
+
+    #[test]
+    fn its_own_grid_is_left_alone() {
+        let table = ramp(4);
+        assert_eq!(rows(&interpolate_pos(&table, (4, 4)).unwrap()), rows(&table));
+    }
+
+    /// A cubic kernel reproduces a ramp inside: patch `(i, j)` reads its source coordinates.
+    #[test]
+    fn a_ramp_shows_the_coordinates() {
+        let table = rows(&interpolate_pos(&ramp(12), (7, 18)).unwrap());
+        assert_eq!(table.len(), 1 + 7 * 18);
+        assert_eq!(table[0], [-7.0, -8.0]);
+        for i in 1..6 {
+            for j in 3..15 {
+                let source = |k: usize, n: usize| ((k as f64 + 0.5) * 12.0 / (n as f64 + 0.1) - 0.5) as f32;
+                let entry = &table[1 + i * 18 + j];
+                // With a = -3/4 the kernel has second-order wiggles of less than a tenth; its mean is exact.
+                assert!((entry[0] - source(i, 7)).abs() < 0.1, "{i} {entry:?}");
+                assert!((entry[1] - source(j, 18)).abs() < 0.1, "{j} {entry:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_number_of_patches_in_another_shape_is_resampled() {
+        let table = rows(&interpolate_pos(&ramp(4), (2, 8)).unwrap());
+        assert_eq!(table.len(), 17);
+        assert_ne!(table, rows(&ramp(4)));
+    }
+
+    #[test]
+    fn remembered_entries_are_the_computed_ones() {
+        let position = PositionEmbedding::new(ramp(5));
+        for n in 1..=2 * KEPT {
+            let expected = rows(&interpolate_pos(&ramp(5), (3, n)).unwrap());
+            assert_eq!(rows(&position.at((3, n)).unwrap()), expected);
+            assert_eq!(rows(&position.at((3, n)).unwrap()), expected);
+        }
+        assert!(position.resampled.lock().unwrap().len() <= KEPT);
+    }
+
+    #[test]
+    fn a_table_that_is_not_square_is_refused() {
+        for entries in [1, 4, 6] {
+            let table = Tensor::zeros((1, entries, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+            assert!(interpolate_pos(&table, (2, 2)).is_err(), "{entries}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The vision transformer of DINO (Caron et al. 2021; Dosovitskiy et al. 2020), read from images to tokens.
+//!
+//! `x = [cls; patches W] + pos`, then for every block `x += Attn(LN1 x)`, `x += MLP(LN2 x)`, and a final layer norm.
+//! Attention is `softmax(q kᵀ / √hd) v` per head, the perceptron `Linear, GELU (erf), Linear`. The names of the fields
+//! are those of the state dict. There is no dropout and no classifier, and no gradient: softmax and layer norms are
+//! fused kernels without one.
+
+use candle_core::{D, IndexOp, Module, Tensor};
+use candle_nn::ops::softmax_last_dim;
+use candle_nn::{LayerNorm, Linear, VarBuilder};
+
+use super::VitConfig;
+use super::position::PositionEmbedding;
+use crate::layer::block_index;
+use crate::{Backbone, BackboneSpec, Error, Facet, Features, Layer, Result};
+
+/// A convolution whose stride is its kernel: a linear map of every patch.
+struct PatchEmbed {
+    proj: Linear, // [3 * p * p -> d]
+    patch_size: usize,
+}
+
+impl PatchEmbed {
+    fn new(vb: VarBuilder<'_>, config: &VitConfig) -> Result<Self> {
+        let (d, p) = (config.embed_dim, config.patch_size);
+        let weight = vb.get((d, 3, p, p), "proj.weight")?.reshape((d, 3 * p * p))?;
+        Ok(Self { proj: Linear::new(weight, Some(vb.get(d, "proj.bias")?)), patch_size: p })
+    }
+
+    /// The grid of images `[b, 3, h, w]`.
+    fn grid(&self, images: &Tensor) -> Result<(usize, usize)> {
+        let p = self.patch_size;
+        match *images.dims() {
+            [_, 3, h, w] if h > 0 && w > 0 && h % p == 0 && w % p == 0 => Ok((h / p, w / p)),
+            _ => Err(Error::Images { patch_size: p, got: images.dims().to_vec() }),
+        }
+    }
+
+    /// `[b, 3, h, w] -> [b, t, d]`, patches in row-major order.
+    fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        let (gh, gw) = self.grid(images)?;
+        let (b, p) = (images.dim(0)?, self.patch_size);
+        let patches = images
+            .reshape(&[b, 3, gh, p, gw, p][..])?
+            .permute([0, 2, 4, 1, 3, 5])? // [b, gh, gw, 3, p, p]
+            .reshape((b, gh * gw, 3 * p * p))?;
+        Ok(self.proj.forward(&patches)?)
+    }
+}
+
+/// Multi-head self-attention.
+struct Attention {
+    qkv: Linear, // [d -> 3 * heads * hd]
+    proj: Linear,
+    num_heads: usize,
+    head_dim: usize,
+}
+
+impl Attention {
+    fn new(vb: VarBuilder<'_>, config: &VitConfig) -> Result<Self> {
+        let d = config.embed_dim;
+        Ok(Self {
+            qkv: linear(vb.pp("qkv"), d, 3 * d, config.qkv_bias)?,
+            proj: linear(vb.pp("proj"), d, d, true)?,
+            num_heads: config.num_heads,
+            head_dim: config.head_dim(),
+        })
+    }
+
+    /// Queries (0), keys (1) or values (2) with the heads side by side: `[b, n, d]`.
+    fn vectors(&self, x: &Tensor, which: usize) -> Result<Tensor> {
+        let d = self.num_heads * self.head_dim;
+        let weight = self.qkv.weight().narrow(0, which * d, d)?;
+        let bias = self.qkv.bias().map(|bias| bias.narrow(0, which * d, d)).transpose()?;
+        Ok(Linear::new(weight, bias).forward(x)?)
+    }
+
+    /// Softmax weights `[b, heads, n, n]` and values `[b, heads, n, hd]`.
+    fn weights_and_values(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (b, n, _) = x.dims3()?;
+        let qkv = self.qkv.forward(x)?.reshape((b, n, 3, self.num_heads, self.head_dim))?;
+        let qkv = qkv.permute((2, 0, 3, 1, 4))?.contiguous()?; // [3, b, heads, n, hd]
+        // Scaling the queries rather than the scores touches n * hd numbers instead of n * n.
+        let q = (qkv.i(0)? * (self.head_dim as f64).powf(-0.5))?;
+        let scores = q.matmul(&qkv.i(1)?.transpose(D::Minus2, D::Minus1)?)?; // [b, heads, n, n]
+        Ok((softmax_last_dim(&scores)?, qkv.i(2)?))
+    }
+
+    /// `[b, n, d] -> [b, n, d]`.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (weights, values) = self.weights_and_values(x)?;
+        let heads = weights.matmul(&values)?; // [b, heads, n, hd]
+        let heads = heads.transpose(1, 2)?.reshape(x.dims())?; // [b, n, d]
+        Ok(self.proj.forward(&heads)?)
+    }
+}
+
+/// The perceptron of a block.
+struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Mlp {
+    fn new(vb: VarBuilder<'_>, config: &VitConfig) -> Result<Self> {
+        let (d, hidden) = (config.embed_dim, config.mlp_dim);
+        Ok(Self { fc1: linear(vb.pp("fc1"), d, hidden, true)?, fc2: linear(vb.pp("fc2"), hidden, d, true)? })
+    }
+
+    /// `[b, n, d] -> [b, n, d]`.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.fc2.forward(&self.fc1.forward(x)?.gelu_erf()?)?)
+    }
+}
+
+/// One pre-norm block.
+struct Block {
+    norm1: LayerNorm,
+    attn: Attention,
+    norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    fn new(vb: VarBuilder<'_>, config: &VitConfig) -> Result<Self> {
+        Ok(Self {
+            norm1: layer_norm(vb.pp("norm1"), config)?,
+            attn: Attention::new(vb.pp("attn"), config)?,
+            norm2: layer_norm(vb.pp("norm2"), config)?,
+            mlp: Mlp::new(vb.pp("mlp"), config)?,
+        })
+    }
+
+    /// `[b, n, d] -> [b, n, d]`.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = (x + self.attn.forward(&self.norm1.forward(x)?)?)?;
+        Ok((&x + self.mlp.forward(&self.norm2.forward(&x)?)?)?)
+    }
+}
+
+/// A vision transformer with its weights.
+pub struct Vit {
+    patch_embed: PatchEmbed,
+    cls_token: Tensor, // [1, 1, d]
+    pos_embed: PositionEmbedding,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    spec: BackboneSpec,
+}
+
+impl Vit {
+    /// The model of a state dict in DINO's names.
+    ///
+    /// # Errors
+    /// [`Error::Heads`] if the number of heads does not divide `embed_dim`, [`Error::Tensor`] if a tensor is missing or
+    /// has another shape than the configuration implies.
+    pub fn new(vb: VarBuilder<'_>, config: &VitConfig) -> Result<Self> {
+        config.check_heads()?;
+        let d = config.embed_dim;
+        let blocks = (0..config.depth).map(|i| Block::new(vb.pp("blocks").pp(i), config));
+        Ok(Self {
+            patch_embed: PatchEmbed::new(vb.pp("patch_embed"), config)?,
+            cls_token: vb.get((1, 1, d), "cls_token")?,
+            pos_embed: PositionEmbedding::new(vb.get((1, 1 + config.grid * config.grid, d), "pos_embed")?),
+            blocks: blocks.collect::<Result<_>>()?,
+            norm: layer_norm(vb.pp("norm"), config)?,
+            spec: config.spec(),
+        })
+    }
+
+    /// Images `[b, 3, h, w]` as the tokens that enter the first block, `[b, 1 + t, d]`.
+    fn embed(&self, images: &Tensor) -> Result<Tensor> {
+        let patches = self.patch_embed.forward(images)?; // [b, t, d]
+        let (b, _, d) = patches.dims3()?;
+        let tokens = Tensor::cat(&[&self.cls_token.expand((b, 1, d))?, &patches], 1)?; // [b, 1 + t, d]
+        Ok(tokens.broadcast_add(&self.pos_embed.at(self.patch_embed.grid(images)?)?)?)
+    }
+
+    /// What enters block `block` (or leaves the one before it), `[b, 1 + t, d]`.
+    fn run_to(&self, images: &Tensor, block: usize) -> Result<Tensor> {
+        let tokens = self.embed(images)?;
+        self.blocks[..block].iter().try_fold(tokens, |x, block| block.forward(&x))
+    }
+
+    /// A layer of the class and the patch tokens, `[b, 1 + t, d]`.
+    fn layer(&self, images: &Tensor, layer: Layer) -> Result<Tensor> {
+        let block = block_index(layer.block, self.spec.depth)?;
+        let part = match layer.facet {
+            Facet::Token => return Ok(self.norm.forward(&self.run_to(images, block + 1)?)?),
+            Facet::Query => 0,
+            Facet::Key => 1,
+            Facet::Value => 2,
+        };
+        let Block { norm1, attn, .. } = &self.blocks[block];
+        attn.vectors(&norm1.forward(&self.run_to(images, block)?)?, part)
+    }
+}
+
+impl Backbone for Vit {
+    fn spec(&self) -> &BackboneSpec {
+        &self.spec
+    }
+
+    fn forward_features(&self, images: &Tensor, layer: Layer) -> Result<Features> {
+        let grid = self.patch_embed.grid(images)?;
+        let tokens = self.layer(images, layer)?; // [b, 1 + t, d]
+        Ok(Features { cls: tokens.i((.., 0))?, patches: tokens.narrow(1, 1, grid.0 * grid.1)?, grid })
+    }
+
+    fn attention(&self, images: &Tensor, block: i64) -> Result<Tensor> {
+        let block = block_index(block, self.spec.depth)?;
+        let Block { norm1, attn, .. } = &self.blocks[block];
+        Ok(attn.weights_and_values(&norm1.forward(&self.run_to(images, block)?)?)?.0)
+    }
+}
+
+fn linear(vb: VarBuilder<'_>, from: usize, to: usize, bias: bool) -> Result<Linear> {
+    let bias = if bias { Some(vb.get(to, "bias")?) } else { None };
+    Ok(Linear::new(vb.get((to, from), "weight")?, bias))
+}
+
+fn layer_norm(vb: VarBuilder<'_>, config: &VitConfig) -> Result<LayerNorm> {
+    let d = config.embed_dim;
+    Ok(LayerNorm::new(vb.get(d, "weight")?, vb.get(d, "bias")?, config.layer_norm_eps))
+}

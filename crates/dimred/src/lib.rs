@@ -1,0 +1,1 @@
+//! Projections of feature rows to fewer dimensions.

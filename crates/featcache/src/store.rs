@@ -1,0 +1,319 @@
+//! A prefix on an object store, with the few blocking operations a cache needs.
+//!
+//! Writes are atomic: an object is there whole or not at all. [`Store::put_if_absent`] is the conditional create
+//! on which commits rest. A local store is a folder, made on the first write; a writer killed in the
+//! middle leaves a file `name#1` there, which no listing shows (see [`Store::leftovers`]).
+//! This is not a file system: no directories are made or removed, nothing is appended to.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ListResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+
+use crate::location::Location;
+use crate::runtime::block_on;
+use crate::{Error, Result};
+
+/// A prefix on a store. Cloning is cheap; clones see the same objects.
+#[derive(Clone, Debug)]
+pub struct Store {
+    place: Place,
+    display: String,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    /// A local folder, which need not exist before the first write.
+    Folder(PathBuf),
+    Prefix(Arc<dyn ObjectStore>, Path),
+}
+
+/// What a conditional create did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// The object was written.
+    Created,
+    /// There already was one; nothing was written.
+    Existed,
+}
+
+/// A temporary file that a killed writer left behind.
+#[derive(Debug, Clone)]
+pub struct Leftover {
+    /// File name.
+    pub name: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Time since it was last written to.
+    pub age: Duration,
+}
+
+impl Store {
+    /// Opens a plain path, `file://` or `memory://` location. Nothing is read or made yet.
+    ///
+    /// Stores in memory are shared within the process by host name: `memory://x/a` opened twice is one store.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedScheme`] for other schemes, [`Error::InvalidUrl`] for malformed ones.
+    pub fn open(url_or_path: &str) -> Result<Self> {
+        let place = match Location::parse(url_or_path)? {
+            Location::Local(path) => Place::Folder(path),
+            Location::Memory { host, prefix } => Place::Prefix(in_memory(host), prefix),
+        };
+        Ok(Self { place, display: url_or_path.trim_end_matches('/').to_owned() })
+    }
+
+    /// A prefix on a store made elsewhere; `display` is how messages call it.
+    #[must_use]
+    pub fn from_object_store(store: Arc<dyn ObjectStore>, prefix: Path, display: &str) -> Self {
+        Self { place: Place::Prefix(store, prefix), display: display.to_owned() }
+    }
+
+    /// The location as the user gave it.
+    #[must_use]
+    pub fn display(&self) -> &str {
+        &self.display
+    }
+
+    /// The store below this one called `name`.
+    #[must_use]
+    pub fn join(&self, name: &str) -> Self {
+        let place = match &self.place {
+            Place::Folder(path) => Place::Folder(path.join(name)),
+            Place::Prefix(store, prefix) => {
+                let below = name.split('/').filter(|part| !part.is_empty());
+                Place::Prefix(store.clone(), below.fold(prefix.clone(), |path, part| path.join(part)))
+            }
+        };
+        Self { place, display: self.name_of(name) }
+    }
+
+    /// The whole object.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none, [`Error::Io`] if it cannot be read.
+    pub fn get(&self, name: &str) -> Result<Bytes> {
+        let Some((store, path)) = self.existing("read", name)? else {
+            return Err(Error::NotFound { path: self.name_of(name) });
+        };
+        block_on(async { store.get(&path).await?.bytes().await })
+            .map_err(|error| Error::store("read", self.name_of(name), &error))
+    }
+
+    /// Whether there is such an object.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the store does not answer.
+    pub fn exists(&self, name: &str) -> Result<bool> {
+        let Some((store, path)) = self.existing("read", name)? else {
+            return Ok(false);
+        };
+        match block_on(store.head(&path)) {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(Error::store("read", self.name_of(name), &error)),
+        }
+    }
+
+    /// Writes the object unless there is one, atomically: of several writers exactly one creates it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with path and cause, e.g. on a full disk or a read-only folder.
+    pub fn put_if_absent(&self, name: &str, bytes: Bytes) -> Result<PutOutcome> {
+        match self.put_with(name, bytes, PutMode::Create) {
+            Ok(()) => Ok(PutOutcome::Created),
+            Err(Failure::Exists) => Ok(PutOutcome::Existed),
+            Err(Failure::Other(error)) => Err(error),
+        }
+    }
+
+    /// Writes the object, atomically replacing any other.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with path and cause.
+    pub fn put(&self, name: &str, bytes: Bytes) -> Result<()> {
+        self.put_with(name, bytes, PutMode::Overwrite).map_err(|failure| match failure {
+            Failure::Other(error) => error,
+            Failure::Exists => Error::Io {
+                operation: "write",
+                path: self.name_of(name),
+                kind: std::io::ErrorKind::AlreadyExists,
+                cause: "the store refuses to replace an object".into(),
+            },
+        })
+    }
+
+    /// Names and sizes in bytes of the objects directly below, sorted by name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the store cannot be listed. A folder that is not there is empty.
+    pub fn list(&self) -> Result<Vec<(String, u64)>> {
+        let objects = self.listing()?.objects;
+        let named = objects.iter().filter_map(|meta| Some((meta.location.filename()?.to_owned(), meta.size)));
+        let mut files: Vec<(String, u64)> = named.collect();
+        files.sort();
+        Ok(files)
+    }
+
+    /// Names of the prefixes (folders) directly below, sorted.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the store cannot be listed.
+    pub fn prefixes(&self) -> Result<Vec<String>> {
+        let prefixes = self.listing()?.common_prefixes;
+        let mut names: Vec<String> =
+            prefixes.iter().filter_map(|path| Some(path.filename()?.to_owned())).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Deletes the object; there being none is fine.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be deleted.
+    pub fn delete(&self, name: &str) -> Result<()> {
+        let Some((store, path)) = self.existing("delete", name)? else {
+            return Ok(());
+        };
+        match block_on(store.delete(&path)) {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(Error::store("delete", self.name_of(name), &error)),
+        }
+    }
+
+    /// Temporary files `name#1` that writers of a local folder left when they were killed (or are writing now).
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder cannot be listed.
+    pub fn leftovers(&self) -> Result<Vec<Leftover>> {
+        let Place::Folder(folder) = &self.place else {
+            return Ok(Vec::new());
+        };
+        let failed = |error: std::io::Error| Error::io("list", self.display.clone(), &error);
+        let entries = match std::fs::read_dir(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // A file that vanishes between listing and asking was a live writer's: not a leftover.
+            let (true, Ok(meta)) = (is_temporary(&name), entry.metadata()) else { continue };
+            let touched = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            let age = SystemTime::now().duration_since(touched).unwrap_or_default();
+            found.push(Leftover { name, size_bytes: meta.len(), age });
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    /// Removes leftovers of objects for which `ours` holds and that nobody has touched for `min_age`.
+    pub(crate) fn sweep(&self, min_age: Duration, ours: impl Fn(&str) -> bool) -> Result<()> {
+        let Place::Folder(folder) = &self.place else { return Ok(()) };
+        for leftover in self.leftovers()? {
+            let target = leftover.name.rsplit_once('#').map_or("", |(target, _)| target);
+            if leftover.age >= min_age && ours(target) {
+                let path = folder.join(&leftover.name);
+                match std::fs::remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::io("delete", self.name_of(&leftover.name), &error));
+                    }
+                    _ => tracing::debug!(path = %path.display(), "removed the leftover of a killed writer"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How messages call the object `name`.
+    pub(crate) fn name_of(&self, name: &str) -> String {
+        format!("{}/{name}", self.display)
+    }
+
+    fn put_with(&self, name: &str, bytes: Bytes, mode: PutMode) -> std::result::Result<(), Failure> {
+        if let Place::Folder(folder) = &self.place {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| Failure::Other(Error::io("write", self.name_of(name), &error)))?;
+        }
+        let (store, path) = self
+            .existing("write", name)
+            .map_err(Failure::Other)?
+            .ok_or_else(|| Failure::Other(Error::NotFound { path: self.display.clone() }))?;
+        let create = mode == PutMode::Create;
+        let options = PutOptions { mode, ..PutOptions::default() };
+        match block_on(store.put_opts(&path, PutPayload::from_bytes(bytes), options)) {
+            Ok(_) => Ok(()),
+            Err(object_store::Error::AlreadyExists { .. }) => Err(Failure::Exists),
+            // Whoever commits a cache sweeps the temporary files of writers that came too late; then the
+            // object is there, which is all that a conditional create promises.
+            Err(_) if create && self.exists(name).unwrap_or(false) => Err(Failure::Exists),
+            Err(error) => Err(Failure::Other(Error::store("write", self.name_of(name), &error))),
+        }
+    }
+
+    fn listing(&self) -> Result<ListResult> {
+        let Some((store, path)) = self.existing("list", "")? else {
+            return Ok(ListResult { objects: Vec::new(), common_prefixes: Vec::new() });
+        };
+        block_on(store.list_with_delimiter(Some(&path)))
+            .map_err(|error| Error::store("list", self.display.clone(), &error))
+    }
+
+    /// The store and the path of `name` in it; `None` if the folder is not there.
+    fn existing(&self, operation: &'static str, name: &str) -> Result<Option<(Arc<dyn ObjectStore>, Path)>> {
+        let parsed = Path::parse(name)
+            .map_err(|error| Error::InvalidUrl { url: self.name_of(name), reason: error.to_string() })?;
+        match &self.place {
+            Place::Prefix(store, prefix) => {
+                let path = parsed.parts().fold(prefix.clone(), |path, part| path.join(part));
+                Ok(Some((store.clone(), path)))
+            }
+            Place::Folder(folder) => {
+                match std::fs::metadata(folder) {
+                    Ok(meta) if meta.is_dir() => {}
+                    Ok(_) => {
+                        let error = std::io::Error::from(std::io::ErrorKind::NotADirectory);
+                        return Err(Error::io(operation, self.display.clone(), &error));
+                    }
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                    Err(error) => return Err(Error::io(operation, self.display.clone(), &error)),
+                }
+                let store = LocalFileSystem::new_with_prefix(folder)
+                    .map_err(|error| Error::store(operation, self.display.clone(), &error))?;
+                Ok(Some((Arc::new(store), parsed)))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.display)
+    }
+}
+
+enum Failure {
+    Exists,
+    Other(Error),
+}
+
+fn in_memory(host: String) -> Arc<dyn ObjectStore> {
+    static STORES: OnceLock<Mutex<HashMap<String, Arc<InMemory>>>> = OnceLock::new();
+    let mut stores = STORES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    stores.entry(host).or_default().clone()
+}
+
+/// `object_store` writes `name#1`, `name#2` … before it links or renames them into place.
+fn is_temporary(name: &str) -> bool {
+    name.rsplit_once('#').is_some_and(|(target, number)| {
+        !target.is_empty() && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}

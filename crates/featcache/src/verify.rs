@@ -1,0 +1,163 @@
+//! Checking a whole cache: every byte, every number, every file.
+//!
+//! Finds what reading would find and more: NaN, images that occur twice, a plan that disagrees, surplus files.
+//! It repairs nothing, and does not know what the numbers should be; for that there is the golden activation.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::damage::{Damage, DamageKind, Flaw};
+use crate::manifest::MANIFEST;
+use crate::plan::{PLAN, Plan, shard_file};
+use crate::{Cache, Error, Result, Shard};
+
+/// How far a verification is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Shards looked at.
+    pub shards: usize,
+    /// Shards in all.
+    pub total_shards: usize,
+    /// Bytes of the shards looked at, as recorded.
+    pub bytes: u64,
+}
+
+impl Cache {
+    /// Everything that is wrong with the cache; empty if nothing is. `progress` is called after each shard.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the store refuses; damage is no error but the result.
+    pub fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<Vec<Damage>> {
+        let shards = &self.manifest().shards;
+        let mut damages = self.check_plan()?;
+        let mut seen: HashMap<(String, u8), usize> = HashMap::new();
+        let mut bytes = 0;
+        for (index, info) in shards.iter().enumerate() {
+            let flaws = match self.load(index, true)? {
+                Ok(shard) => check_rows(&shard, &mut seen),
+                Err(flaw) => vec![flaw],
+            };
+            damages.extend(flaws.into_iter().map(|flaw| flaw.of(Some(index), &info.file)));
+            bytes += info.bytes;
+            progress(Progress { shards: index + 1, total_shards: shards.len(), bytes });
+        }
+        damages.extend(self.orphans()?);
+        Ok(damages)
+    }
+
+    /// The manifest against itself and against the plan.
+    fn check_plan(&self) -> Result<Vec<Damage>> {
+        let manifest = self.manifest();
+        let mut flaws = Vec::new();
+        let mut next = 0;
+        for (index, info) in manifest.shards.iter().enumerate() {
+            if info.file != shard_file(index) || info.samples.start != next || info.samples.is_empty() {
+                flaws.push((MANIFEST, format!("shard {index} does not continue the one before it")));
+            }
+            next = info.samples.end;
+        }
+        let rows: usize = manifest.shards.iter().map(|info| info.rows).sum();
+        if next != manifest.samples || rows != manifest.rows {
+            flaws.push((MANIFEST, "its shards do not add up to its samples and rows".into()));
+        }
+        match Plan::read(self.store()) {
+            Ok(None) => {} // it is no longer needed
+            Ok(Some(plan)) => {
+                let same = plan.key == manifest.key
+                    && plan.layout == manifest.layout
+                    && plan.sample_count == manifest.samples
+                    && plan.shards() == manifest.shards.len();
+                if !same {
+                    flaws.push((PLAN, "it is not the plan of this manifest".into()));
+                }
+            }
+            Err(error @ (Error::Corrupt { .. } | Error::UnsupportedVersion { .. })) => {
+                flaws.push((PLAN, error.to_string()));
+            }
+            Err(error) => return Err(error),
+        }
+        let damage = |(file, detail): (&str, String)| Flaw::new(DamageKind::Plan, detail).of(None, file);
+        Ok(flaws.into_iter().map(damage).collect())
+    }
+
+    /// Files under the prefix that belong to nothing.
+    fn orphans(&self) -> Result<Vec<Damage>> {
+        let shards = self.manifest().shards.iter().map(|info| info.file.as_str());
+        let known: HashSet<&str> = shards.chain([MANIFEST, PLAN]).collect();
+        let listed = self.store().list()?.into_iter().filter(|(file, _)| !known.contains(file.as_str()));
+        let left = self.store().leftovers()?.into_iter().map(|leftover| (leftover.name, leftover.size_bytes));
+        let damage = |(file, bytes): (String, u64)| {
+            Flaw::new(DamageKind::Orphan, format!("{bytes} bytes that nothing refers to")).of(None, &file)
+        };
+        Ok(listed.chain(left).map(damage).collect())
+    }
+}
+
+fn check_rows(shard: &Shard, seen: &mut HashMap<(String, u8), usize>) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    if let Some(row) = shard.first_non_finite() {
+        let detail = format!("row {row} (image {}) holds NaN or an infinity", shard.image_ids()[row]);
+        flaws.push(Flaw::new(DamageKind::NonFinite, detail));
+    }
+    for (name, &crop) in shard.image_ids().iter().zip(shard.crops()) {
+        if let Some(other) = seen.insert((name.clone(), crop), shard.index()) {
+            let detail = format!("crop {crop} of image {name} is in shard {other}, too");
+            flaws.push(Flaw::new(DamageKind::Duplicate, detail));
+        }
+    }
+    flaws
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode::encode;
+    use crate::schema::ShardHead;
+    use crate::{Dtype, Layout, Row};
+    use ndarray::{Array1, Array2};
+
+    const MARKED: f32 = 1234.5;
+
+    /// A shard of nine rows in f32, in which every value of the last one is [`MARKED`].
+    fn bytes(layout: &Layout) -> Vec<u8> {
+        let row = |crop: u8| {
+            let value = if crop == 8 { MARKED } else { 1.0 };
+            Row {
+                image_id: "a".into(),
+                crop,
+                tokens: Array2::from_elem((1, 2), value),
+                cls: Some(Array1::from_elem(2, value)),
+                label: None,
+            }
+        };
+        let head = ShardHead { key: "k".into(), index: 4, samples: 0..1, skipped: vec![] };
+        let rows: Vec<Row> = (0..9).map(row).collect();
+        encode(&head, layout, Dtype::F32, &rows).unwrap().bytes
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_found_in_tokens_and_class_token() {
+        let layout = Layout { grid: (1, 1), dim: 2, label_size: (0, 0), has_cls: true, has_label: false };
+        let good = bytes(&layout);
+        let marks: Vec<usize> =
+            (0..good.len() - 4).filter(|&at| good[at..at + 4] == MARKED.to_le_bytes()).collect();
+        assert_eq!(marks.len(), 4, "two tokens, two of the class token");
+        for at in marks {
+            let mut broken = good.clone();
+            broken[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+            let shard = Shard::decode(broken.into(), &layout, Dtype::F32).unwrap();
+            let flaws = check_rows(&shard, &mut HashMap::new());
+            assert_eq!((flaws.len(), flaws[0].kind), (1, DamageKind::NonFinite));
+            assert!(flaws[0].detail.contains("row 8 (image a)"), "{}", flaws[0].detail);
+        }
+    }
+
+    #[test]
+    fn an_image_in_two_shards_is_found() {
+        let layout = Layout { grid: (1, 1), dim: 2, label_size: (0, 0), has_cls: true, has_label: false };
+        let shard = Shard::decode(bytes(&layout).into(), &layout, Dtype::F32).unwrap();
+        let mut seen = HashMap::from([(("a".to_owned(), 3), 1), (("b".to_owned(), 3), 1)]);
+        let flaws = check_rows(&shard, &mut seen);
+        assert_eq!((flaws.len(), flaws[0].kind), (1, DamageKind::Duplicate));
+        assert_eq!(flaws[0].detail, "crop 3 of image a is in shard 1, too");
+    }
+}

@@ -1,0 +1,332 @@
+//! Exactly once: after any interruption, and with any number of writers, the same files come to be.
+
+#![allow(clippy::unwrap_used, reason = "a reference that fails is a failed test")]
+
+mod fixture;
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use featcache::{Cache, Dtype, Error, GoldenActivation, Opened, Store, Writer, WriterOptions};
+use fixture::*;
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult,
+};
+
+/// What an uninterrupted run leaves.
+fn reference(name: &str) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let store = Store::open(&format!("memory://reference-{name}")).unwrap();
+    fill(&store).unwrap();
+    contents(&store)
+}
+
+/// A store that dies at its `k`-th operation: before the operation has happened, or after it but before the answer.
+#[derive(Debug)]
+struct Dying {
+    inner: Arc<InMemory>,
+    left: AtomicUsize,
+    answer_lost: bool,
+}
+
+impl Dying {
+    /// Whether the operation is carried out, and whether its answer arrives.
+    fn fate(&self) -> (bool, bool) {
+        let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        match left.unwrap_or(0) {
+            0 => (false, false),
+            1 => (self.answer_lost, false),
+            _ => (true, true),
+        }
+    }
+}
+
+fn killed() -> object_store::Error {
+    object_store::Error::Generic { store: "dying", source: "killed".into() }
+}
+
+impl fmt::Display for Dying {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("dying")
+    }
+}
+
+type Later<'a, T> = Pin<Box<dyn Future<Output = StoreResult<T>> + Send + 'a>>;
+
+/// Written out as `async_trait` would, which saves a dependency.
+impl ObjectStore for Dying {
+    fn put_opts<'s, 'p, 'a>(
+        &'s self,
+        path: &'p Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Later<'a, PutResult>
+    where
+        's: 'a,
+        'p: 'a,
+    {
+        Box::pin(async move {
+            let (happens, answers) = self.fate();
+            if happens {
+                let result = self.inner.put_opts(path, payload, options).await;
+                if answers {
+                    return result;
+                }
+            }
+            Err(killed())
+        })
+    }
+
+    fn get_opts<'s, 'p, 'a>(&'s self, path: &'p Path, options: GetOptions) -> Later<'a, GetResult>
+    where
+        's: 'a,
+        'p: 'a,
+    {
+        Box::pin(async move {
+            if self.fate().1 { self.inner.get_opts(path, options).await } else { Err(killed()) }
+        })
+    }
+
+    fn list_with_delimiter<'s, 'p, 'a>(&'s self, prefix: Option<&'p Path>) -> Later<'a, ListResult>
+    where
+        's: 'a,
+        'p: 'a,
+    {
+        Box::pin(async move {
+            if self.fate().1 { self.inner.list_with_delimiter(prefix).await } else { Err(killed()) }
+        })
+    }
+
+    fn put_multipart_opts<'s, 'p, 'a>(
+        &'s self,
+        path: &'p Path,
+        options: PutMultipartOptions,
+    ) -> Later<'a, Box<dyn MultipartUpload>>
+    where
+        's: 'a,
+        'p: 'a,
+    {
+        self.inner.put_multipart_opts(path, options)
+    }
+
+    fn copy_opts<'s, 'f, 't, 'a>(
+        &'s self,
+        from: &'f Path,
+        to: &'t Path,
+        options: CopyOptions,
+    ) -> Later<'a, ()>
+    where
+        's: 'a,
+        'f: 'a,
+        't: 'a,
+    {
+        self.inner.copy_opts(from, to, options)
+    }
+
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, StoreResult<Path>>,
+    ) -> BoxStream<'static, StoreResult<Path>> {
+        self.inner.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+}
+
+#[test]
+fn killed_at_every_operation_and_resumed() {
+    let expected = reference("killed");
+    for answer_lost in [false, true] {
+        let mut operations = 0;
+        for k in 1.. {
+            let inner = Arc::new(InMemory::new());
+            let dying = Dying { inner: inner.clone(), left: AtomicUsize::new(k), answer_lost };
+            let first = fill(&Store::from_object_store(Arc::new(dying), Path::default(), "dying"));
+            let store = Store::from_object_store(inner, Path::default(), "survivor");
+            let already = store.list().unwrap().iter().filter(|(name, _)| name.ends_with("parquet")).count();
+            let written = fill(&store).unwrap();
+            assert!(written == 0 || written == 6 - already, "killed at {k}: a shard was computed twice");
+            assert_eq!(contents(&store), expected, "killed at {k}");
+            operations = k;
+            if first.is_ok() {
+                break;
+            }
+        }
+        assert!(operations > 12, "only {operations} operations were seen");
+        println!("killed at each of {operations} operations, answer lost: {answer_lost}");
+    }
+}
+
+#[test]
+fn a_local_writer_dropped_after_each_shard_leaves_no_trace() {
+    let expected = reference("dropped");
+    for written in 0..=6 {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().to_str().unwrap()).unwrap();
+        let first = writer(&store);
+        for planned in first.missing().iter().take(written) {
+            write(&first, planned).unwrap();
+        }
+        drop(first);
+        // What a kill in the middle of a write leaves behind.
+        std::fs::write(folder.path().join(format!("shard-{written:05}.parquet#1")), "half a sh").unwrap();
+        assert_eq!(fill(&store).unwrap(), 6 - written);
+        assert_eq!(contents(&store), expected);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), expected.len(), "leftovers remain");
+    }
+}
+
+#[test]
+fn only_abandoned_leftovers_are_swept_before_the_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path().to_str().unwrap()).unwrap();
+    for (name, hours) in [("shard-00001.parquet#1", 0), ("shard-00002.parquet#7", 2), ("notes#1", 2)] {
+        let file = std::fs::File::create(folder.path().join(name)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(3600 * hours)).unwrap();
+    }
+    writer(&store);
+    let left: Vec<String> = store.leftovers().unwrap().into_iter().map(|leftover| leftover.name).collect();
+    assert_eq!(left, ["notes#1", "shard-00001.parquet#1"]);
+}
+
+#[test]
+fn unfinished_caches_say_what_is_missing() {
+    let store = Store::open("memory://unfinished").unwrap();
+    let writer = writer(&store);
+    for index in [0, 3] {
+        write(&writer, &writer.missing()[index]).unwrap();
+    }
+    let expect = |error: Error| match error {
+        Error::Incomplete { total, missing, .. } => assert_eq!((total, missing), (Some(6), vec![1, 2, 3, 5])),
+        other => panic!("{other}"),
+    };
+    expect(writer.commit(golden()).unwrap_err());
+    let error = Cache::open(store.clone()).unwrap_err();
+    assert!(error.to_string().contains("4 of 6 shards are missing (1-3, 5)"), "{error}");
+    assert!(error.is_integrity());
+    expect(error);
+    for planned in writer.missing() {
+        write(&writer, &planned).unwrap();
+    }
+    let error = Cache::open(store).unwrap_err().to_string();
+    assert!(error.contains("only the commit is missing"), "{error}");
+}
+
+#[test]
+fn two_writers_at_once_make_one_cache() {
+    let expected = reference("two");
+    let folder = tempfile::tempdir().unwrap();
+    for (round, url) in [folder.path().to_str().unwrap(), "memory://two-writers"].into_iter().enumerate() {
+        let store = Store::open(url).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| fill(&store).unwrap());
+            }
+        });
+        assert_eq!(contents(&store), expected, "round {round}");
+        assert_whole(&Cache::open(store).unwrap());
+    }
+}
+
+#[test]
+fn tasks_share_the_shards_and_anyone_commits() {
+    let expected = reference("tasks");
+    let store = Store::open("memory://tasks").unwrap();
+    let writers: Vec<Writer> = (0..3).map(|_| writer(&store)).collect();
+    for (task, writer) in writers.iter().enumerate() {
+        for planned in writer.missing().iter().filter(|planned| planned.index % 3 == task) {
+            write(writer, planned).unwrap();
+        }
+    }
+    assert_whole(&writers[1].commit(golden()).unwrap());
+    assert_whole(&writers[0].commit(golden()).unwrap());
+    assert_eq!(contents(&store), expected);
+}
+
+#[test]
+fn another_shard_size_adopts_the_plan() {
+    let expected = reference("adopts");
+    let store = Store::open("memory://adopts").unwrap();
+    write(&writer(&store), &writer(&store).missing()[2]).unwrap();
+    let options = WriterOptions { shard_rows: Some(9), ..options() };
+    let Opened::Resume(second) =
+        Writer::open(store.clone(), key(Dtype::F16), layout(), SAMPLES, options).unwrap()
+    else {
+        panic!("not complete");
+    };
+    assert_eq!((second.total_shards(), second.missing().len()), (6, 5));
+    for planned in second.missing() {
+        write(&second, &planned).unwrap();
+    }
+    second.commit(golden()).unwrap();
+    assert_eq!(contents(&store), expected);
+}
+
+#[test]
+fn another_key_is_refused_with_its_differences() {
+    for (name, complete) in [("half", false), ("whole", true)] {
+        let store = Store::open(&format!("memory://other-key-{name}")).unwrap();
+        if complete {
+            fill(&store).map(|_| ()).unwrap()
+        } else {
+            drop(writer(&store))
+        }
+        let mut other = key(Dtype::F32);
+        other.layer = 3;
+        let ask = |options| Writer::open(store.clone(), other.clone(), layout(), SAMPLES, options);
+        let error = ask(options()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("layer: asked for 3, found -1"), "{text}");
+        assert!(text.contains("dtype: asked for \"f32\", found \"f16\""), "{text}");
+        let Error::KeyMismatch { differences, .. } = &error else { panic!("{error}") };
+        assert_eq!(differences.len(), 2);
+        assert!(error.is_integrity());
+        let fewer =
+            Writer::open(store.clone(), key(Dtype::F16), layout(), SAMPLES - 1, options()).unwrap_err();
+        assert!(matches!(fewer, Error::PlanMismatch { what: "sample count", .. }), "{fewer}");
+        // Overwriting takes only what is ours.
+        store.put("notes.txt", "mine".into()).unwrap();
+        let Opened::Resume(anew) = ask(WriterOptions { overwrite: true, ..options() }).unwrap() else {
+            panic!("nothing is left")
+        };
+        assert_eq!(anew.missing().len(), 6);
+        assert_eq!(contents(&store).into_keys().collect::<Vec<_>>(), ["notes.txt", "plan.json"]);
+    }
+}
+
+#[test]
+fn another_backbone_is_refused() {
+    let store = Store::open("memory://golden").unwrap();
+    let mut off = golden();
+    off.tokens[1] += 0.02;
+    let with = |golden: GoldenActivation| {
+        let options = WriterOptions { golden: Some(golden), ..options() };
+        Writer::open(store.clone(), key(Dtype::F16), layout(), SAMPLES, options)
+    };
+    let writer = writer(&store);
+    assert!(matches!(with(off.clone()).unwrap_err(), Error::GoldenMismatch { .. }));
+    assert!(writer.check_golden(&off).unwrap_err().is_integrity());
+    let mut close = golden();
+    close.tokens[1] += 0.002;
+    writer.check_golden(&close).unwrap();
+    for planned in writer.missing() {
+        write(&writer, &planned).unwrap();
+    }
+    assert!(writer.commit(off.clone()).is_err());
+    assert_eq!(writer.commit(close).unwrap().manifest().golden, golden(), "the first one is recorded");
+    assert!(matches!(with(off).unwrap_err(), Error::GoldenMismatch { .. }));
+    let Error::GoldenMismatch { detail, .. } =
+        with(GoldenActivation { tokens: vec![1.0], shape: [1, 1] }).unwrap_err()
+    else {
+        panic!()
+    };
+    assert!(detail.contains("shape"), "{detail}");
+}

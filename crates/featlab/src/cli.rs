@@ -1,0 +1,287 @@
+//! The command line, exactly as typed: clap structures with their help texts, and nothing that computes.
+//!
+//! What the arguments *mean* (defaults resolved, names looked up) is decided in `commands/` and `config.rs`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Compute DINO patch features once, reduce them to any dimension, probe what is left.
+#[derive(Debug, Parser)]
+#[command(name = "featlab", version, propagate_version = true, after_help = "\
+Examples:
+  featlab demo                                         the whole line on embedded data, offline
+  featlab extract --dataset folder:photos --backbone facebook/dino-vits8 --out features/photos
+  featlab reduce pca --cache features/photos --out pca.safetensors
+  featlab sweep experiments/camvid/sweep.toml --set dataset.root=CamVid --out runs/camvid
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration error, 3 done but inputs were skipped,
+4 cache, checkpoint or configuration do not match, 130/143 interrupted (finished work is saved).")]
+pub struct Cli {
+    /// Options that every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Print results as JSON, one object a line, on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print errors and warnings only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print what the libraries do as well
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the whole line on embedded data: scenes, features, reductions, probes, report
+    Demo(DemoArgs),
+    /// Compute features of a data set once, into a cache
+    Extract(ExtractArgs),
+    /// List, describe or check caches
+    #[command(subcommand)]
+    Cache(CacheCommand),
+    /// Fit a reducer on a cache
+    Reduce(ReduceArgs),
+    /// Train and score probes on cached features
+    Probe(ProbeArgs),
+    /// Run a grid of methods, dimensions, probes and seeds from a TOML file
+    Sweep(SweepArgs),
+    /// Write the report of a finished sweep again
+    Report(ReportArgs),
+    /// Show devices, instruction sets, caches and versions
+    Doctor,
+}
+
+/// `featlab demo`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  featlab demo --out featlab-demo")]
+pub struct DemoArgs {
+    /// Folder for caches, results and the report
+    #[arg(long, default_value = "featlab-demo")]
+    pub out: PathBuf,
+}
+
+/// Which images, through which network, in which form.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  featlab extract --dataset camvid:CamVid --split train --backbone dino_vits8 --out features/camvid-train
+  featlab extract --dataset folder:photos --backbone vits8.pth --res 320 --flip-average --out features/photos
+  featlab extract … --task 0/4        one of four processes; whoever writes the last shard commits
+
+The same command again resumes, or finds nothing to do.")]
+pub struct ExtractArgs {
+    /// Data set: scenes, camvid:ROOT, folder:DIR
+    #[arg(long)]
+    pub dataset: String,
+    /// Part of the data set: train, val, test, all
+    #[arg(long, default_value = "all")]
+    pub split: String,
+    /// Model name (facebook/dino-vits8, dino_vits8, vit_small_patch8_224.dino), checkpoint file or folder, or random:ARCH[:SEED]
+    #[arg(long)]
+    pub backbone: String,
+    /// Where the cache goes: a path, file:// or memory:// URL
+    #[arg(long)]
+    pub out: String,
+    /// Side of the square network input, in pixels
+    #[arg(long, default_value_t = 224)]
+    pub res: usize,
+    /// Part of the image that is seen: center, five, random (five random crops), none (whole image, squeezed)
+    #[arg(long, default_value = "center")]
+    pub crop: String,
+    /// Side of a five or random crop, as a fraction of the image's
+    #[arg(long, default_value_t = 0.5)]
+    pub crop_ratio: f64,
+    /// Resize filter: nearest (as the original), bilinear, bicubic (both antialiased)
+    #[arg(long, default_value = "nearest")]
+    pub resize: String,
+    /// Block whose output is read; -1 is the last
+    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
+    pub layer: i64,
+    /// What is read there: token, key, query, value
+    #[arg(long, default_value = "token")]
+    pub facet: String,
+    /// Average the features of the image and of its mirror image
+    #[arg(long)]
+    pub flip_average: bool,
+    /// Stored number type: f32, f16, bf16
+    #[arg(long, default_value = "f16")]
+    pub dtype: String,
+    /// Attention heads, where the checkpoint does not tell
+    #[arg(long)]
+    pub num_heads: Option<usize>,
+    /// Images per shard [default: about 32 MiB of tokens]
+    #[arg(long)]
+    pub shard_rows: Option<usize>,
+    /// Compute only shards i, i+n, i+2n … of the plan (i from 0), as one of n processes
+    #[arg(long, value_name = "I/N")]
+    pub task: Option<String>,
+    /// Device: auto, cpu, cuda:0, metal
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Delete what is stored under --out and start again
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+/// `featlab cache`.
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// List the caches below a place
+    Ls {
+        /// Path or URL
+        url: String,
+    },
+    /// Describe one cache: key, layout, shards, skipped inputs
+    Info {
+        /// Path or URL of the cache
+        url: String,
+    },
+    /// Read every shard and check it: checksums, row counts, schema, NaN
+    Verify {
+        /// Path or URL of the cache
+        url: String,
+    },
+}
+
+/// Kind of reducer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Method {
+    /// Principal components, from one pass over the cache
+    Pca,
+    /// Gaussian random projection
+    Rp,
+    /// Sparse random projection
+    RpSparse,
+}
+
+/// `featlab reduce`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  featlab reduce pca --cache features/train --out pca.safetensors
+  featlab reduce rp --cache features/train --dims 192 --seed 1 --out rp.safetensors
+
+One fit serves every smaller dimension: `featlab probe --reducer pca.safetensors --dims 3,6,12`.")]
+pub struct ReduceArgs {
+    /// What to fit
+    #[arg(value_enum)]
+    pub method: Method,
+    /// Cache to fit on
+    #[arg(long)]
+    pub cache: String,
+    /// Reducer file to write (.safetensors)
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Most dimensions that are kept [default: all]
+    #[arg(long)]
+    pub dims: Option<usize>,
+    /// Column scaling before the projection: none, train (statistics of this cache), batch (the original's; for comparison)
+    #[arg(long, default_value = "train")]
+    pub scaler: String,
+    /// Seed of a random projection
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Replace the file if it exists
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+/// `featlab probe`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  featlab probe --cache-train features/train --cache-val features/val --out runs/full
+  featlab probe --cache-train features/train --cache-val features/val --reducer pca.safetensors --dims 3,6,12 --probe linear --seeds 0,1,2 --out runs/pca")]
+pub struct ProbeArgs {
+    /// Cache with labels that the probes are trained on
+    #[arg(long)]
+    pub cache_train: String,
+    /// Cache with labels that they are scored on
+    #[arg(long)]
+    pub cache_val: String,
+    /// Reducer file; without one the probes see all features
+    #[arg(long)]
+    pub reducer: Option<PathBuf>,
+    /// Target dimensions; "full" is the reducer's largest
+    #[arg(long, value_delimiter = ',', default_value = "full", requires = "reducer")]
+    pub dims: Vec<String>,
+    /// Probes: linear, cluster
+    #[arg(long, value_delimiter = ',', default_value = "linear,cluster")]
+    pub probe: Vec<String>,
+    /// Seeds, one run each
+    #[arg(long, value_delimiter = ',', default_value = "0")]
+    pub seeds: Vec<u64>,
+    /// Training steps
+    #[arg(long, default_value_t = 5000)]
+    pub steps: usize,
+    /// Images per step
+    #[arg(long, default_value_t = 16)]
+    pub batch_size: usize,
+    /// Adam's learning rate
+    #[arg(long, default_value_t = 5e-3)]
+    pub learning_rate: f32,
+    /// Clusters beyond the number of classes
+    #[arg(long, default_value_t = 0)]
+    pub extra_clusters: usize,
+    /// Images whose labels match clusters to classes: eval (as published) or train
+    #[arg(long, default_value = "eval")]
+    pub hungarian: String,
+    /// Folder for run records, tables and the report
+    #[arg(long)]
+    pub out: PathBuf,
+}
+
+/// `featlab sweep`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  featlab sweep experiments/camvid/sweep.toml --set dataset.root=CamVid --out runs/camvid
+  featlab sweep sweep.toml --set probe.steps=200 --set 'reduce.dims=[3,6,12]' --dry-run
+
+The same command again computes only what is missing.")]
+pub struct SweepArgs {
+    /// Sweep file
+    pub file: PathBuf,
+    /// Override one setting, e.g. --set probe.steps=200 (a TOML value, or a plain string)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print what would be computed and what is already there, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Folder for caches, results and the report [default: runs/NAME]
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// Form of a printed report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Write report.html, the tables and figures; print the path
+    Html,
+    /// Print Markdown
+    Md,
+    /// Print the results table as CSV
+    Csv,
+}
+
+/// `featlab report`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  featlab report runs/camvid --format md")]
+pub struct ReportArgs {
+    /// Folder of a finished sweep
+    pub dir: PathBuf,
+    /// html writes files; md and csv print on stdout
+    #[arg(long, value_enum, default_value = "html")]
+    pub format: Format,
+}

@@ -1,0 +1,30 @@
+//! The commands, one file each: arguments in, printed result and exit status out.
+
+mod cache;
+mod demo;
+mod doctor;
+mod extract;
+mod probe;
+mod reduce;
+mod report;
+mod sweep;
+
+use anyhow::Result;
+
+use crate::Context;
+use crate::cli::Command;
+use crate::exit::Status;
+
+/// Runs one command.
+pub(crate) fn run(command: Command, context: &Context) -> Result<Status> {
+    match command {
+        Command::Demo(args) => demo::run(args, context),
+        Command::Extract(args) => extract::run(args, context),
+        Command::Cache(command) => cache::run(command, context),
+        Command::Reduce(args) => reduce::run(args, context),
+        Command::Probe(args) => probe::run(args, context),
+        Command::Sweep(args) => sweep::run(args, context),
+        Command::Report(args) => report::run(args, context),
+        Command::Doctor => doctor::run(context),
+    }
+}

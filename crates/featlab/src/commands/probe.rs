@@ -1,0 +1,121 @@
+//! `featlab probe`: probes on two caches, with or without a reducer file; the same cells as a sweep's.
+
+use anyhow::{Context as _, Result};
+use dimred::Reducer;
+use featcache::{Cache, Store};
+use sha2::{Digest, Sha256};
+
+use crate::Context;
+use crate::bench::{Bench, Cell, ReducerId, publish};
+use crate::cli::ProbeArgs;
+use crate::config::{Dim, Protocol};
+use crate::exit::{Status, usage};
+use crate::records::Records;
+use crate::stages::features::Features;
+use crate::stages::probe::{Kind, Settings};
+use crate::study::Study;
+use crate::sweep::Finished;
+
+pub(crate) fn run(args: ProbeArgs, context: &Context) -> Result<Status> {
+    let open = |url: &str| -> Result<Cache> { Cache::open(Store::open(url)?).with_context(|| format!("cache {url}")) };
+    let (train, val) = (open(&args.cache_train)?, open(&args.cache_val)?);
+    let (id, reducer) = reducer(&args, &train)?;
+    let bench = bench(&args, &train, &val)?;
+    let cells = cells(&args, &id, &reducer)?;
+    let records = Records::new(&args.out);
+    let pending = bench.pending(&cells, &records)?;
+    if pending.is_empty() {
+        context.reporter.say(format!("nothing to compute: {} probes are there", cells.len()));
+    } else {
+        let train = Features::load(train.clone(), "training features", context)?;
+        let val = Features::load(val.clone(), "validation features", context)?;
+        bench.run(&pending, (&train, &val), |_| Ok(reducer.clone()), &records, context)?;
+    }
+    let mut runs = Vec::with_capacity(cells.len());
+    for cell in &cells {
+        let key = bench.key(cell)?;
+        runs.push(records.get(&key).with_context(|| format!("run record {key} vanished"))?);
+    }
+    let study = Study {
+        name: format!("{} {}", bench.dataset, id.method),
+        dataset: bench.dataset.clone(),
+        backbone: bench.backbone.clone(),
+        notes: val.manifest().provenance.get("notes").cloned().into_iter().collect(),
+        classes: bench.classes.names.clone(),
+        palette: bench.classes.palette.clone(),
+        full_dim: bench.full_dim,
+        images: (train.rows(), val.rows()),
+        protocol: bench.protocol_name(),
+        skipped: Vec::new(),
+        runs,
+        variance: None,
+        gallery: Vec::new(),
+        config: String::new(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let report = publish(&study, &args.out)?;
+    crate::commands::sweep::print(&Finished { study, report, status: Status::Done }, context)
+}
+
+/// The reducer of `--reducer`, known by the hash of its file; or the identity.
+fn reducer(args: &ProbeArgs, train: &Cache) -> Result<(ReducerId, Reducer)> {
+    let dim = train.layout().dim;
+    let Some(path) = &args.reducer else {
+        let id = ReducerId { method: "none".into(), recipe: String::new() };
+        return Ok((id, Reducer::Identity(dimred::Identity::new(dim))));
+    };
+    let bytes = std::fs::read(path).map_err(|e| usage(format!("cannot read reducer {}: {e}", path.display())))?;
+    let reducer = Reducer::from_bytes(&bytes).with_context(|| format!("reducer {}", path.display()))?;
+    if reducer.input_dim() != dim {
+        return Err(crate::exit::integrity(format!(
+            "reducer {} takes {} dimensions, but the features have {dim}",
+            path.display(),
+            reducer.input_dim()
+        )));
+    }
+    let recipe = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok((ReducerId { method: reducer.method().to_owned(), recipe }, reducer))
+}
+
+fn bench(args: &ProbeArgs, train: &Cache, val: &Cache) -> Result<Bench> {
+    let manifest = val.manifest();
+    let classes = manifest
+        .classes
+        .clone()
+        .ok_or_else(|| usage(format!("cache {} has no labels; probes need them", args.cache_val)))?;
+    let backbone = manifest.provenance.get("backbone").unwrap_or(&manifest.key.architecture);
+    Ok(Bench {
+        dataset: manifest.key.dataset.clone(),
+        split: manifest.key.split.clone(),
+        backbone: backbone.clone(),
+        train_id: train.manifest().cache_id.clone(),
+        val_id: manifest.cache_id.clone(),
+        classes: dataset::ClassTable { names: classes.names, palette: classes.palette },
+        full_dim: train.layout().dim,
+        protocol: if manifest.key.flip_average { Protocol::StegoEval } else { Protocol::StegoTrain },
+        settings: Settings {
+            steps: args.steps,
+            batch_size: args.batch_size,
+            learning_rate: args.learning_rate,
+            extra_clusters: args.extra_clusters,
+            hungarian: args.hungarian.parse()?,
+            bootstrap: 1000,
+        },
+    })
+}
+
+fn cells(args: &ProbeArgs, id: &ReducerId, reducer: &Reducer) -> Result<Vec<Cell>> {
+    let kinds = args.probe.iter().map(|word| Kind::parse(word)).collect::<Result<Vec<_>>>()?;
+    let mut cells = Vec::new();
+    for word in &args.dims {
+        let dim: Dim = word.parse().map_err(|e: String| usage(format!("--dims: {e}")))?;
+        let dim = dim.resolve(reducer.max_dim());
+        if dim > reducer.max_dim() {
+            return Err(usage(format!("--dims {dim}: the reducer has {} components", reducer.max_dim())));
+        }
+        for &seed in &args.seeds {
+            cells.extend(kinds.iter().map(|&probe| Cell { reducer: id.clone(), dim, probe, seed }));
+        }
+    }
+    Ok(cells)
+}

@@ -1,0 +1,465 @@
+//! The sweep file: what was typed, as one serde structure whose defaults are the published settings.
+//!
+//! `[dataset]`, `[features]`, `[reduce]`, `[probe]`, `[eval]` change results and enter the keys of what they make;
+//! `[how]` (device, shard size, place of the caches) never changes a number. An unknown key is an error, in the file
+//! as in `--set`. Defaults cite the STEGO configuration (Hamilton et al., ICLR 2022) and stego-studies (2023).
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::exit::usage;
+
+/// One sweep, as written in a TOML file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SweepConfig {
+    /// Name of the sweep; also the default output folder, `runs/NAME`.
+    pub name: String,
+    /// Which images.
+    pub dataset: DatasetConfig,
+    /// Which features of them.
+    pub features: FeaturesConfig,
+    /// Which reductions, to which dimensions.
+    #[serde(default)]
+    pub reduce: ReduceConfig,
+    /// Which probes, how long.
+    #[serde(default)]
+    pub probe: ProbeConfig,
+    /// How probes are scored.
+    #[serde(default)]
+    pub eval: EvalConfig,
+    /// What never changes a number.
+    #[serde(default)]
+    pub how: HowConfig,
+}
+
+/// `[dataset]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatasetConfig {
+    /// `scenes` or `camvid`.
+    pub name: String,
+    /// Folder of the data set; for `scenes` its options, e.g. `train=64,val=32`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+    /// Split that reducers and probes are fitted on.
+    #[serde(default = "train")]
+    pub train_split: String,
+    /// Split that probes are scored on.
+    #[serde(default = "val")]
+    pub val_split: String,
+}
+
+fn train() -> String {
+    "train".into()
+}
+
+fn val() -> String {
+    "val".into()
+}
+
+impl DatasetConfig {
+    /// The data set as `--dataset` spells it: `NAME` or `NAME:ROOT`.
+    pub fn spec(&self) -> String {
+        match &self.root {
+            Some(root) => format!("{}:{root}", self.name),
+            None => self.name.clone(),
+        }
+    }
+}
+
+/// `[features]`: what `featlab extract` takes, with a resolution for each split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeaturesConfig {
+    /// Name or file of the backbone.
+    pub backbone: String,
+    /// Attention heads, where the checkpoint does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_heads: Option<usize>,
+    /// Network input of the training split, pixels (STEGO: 224).
+    #[serde(default = "train_res")]
+    pub train_res: usize,
+    /// Network input of the scored split, pixels (STEGO: 320).
+    #[serde(default = "val_res")]
+    pub val_res: usize,
+    /// Crop of the training split: `center`, `five`, `random`, `none`. The scored split is always cropped at the centre.
+    #[serde(default = "center")]
+    pub train_crop: String,
+    /// Resize filter: `nearest` (as the original), `bilinear`, `bicubic`.
+    #[serde(default = "nearest")]
+    pub resize: String,
+    /// Block that is read; −1 is the last.
+    #[serde(default = "last_layer")]
+    pub layer: i64,
+    /// `token`, `key`, `query`, `value`.
+    #[serde(default = "token")]
+    pub facet: String,
+    /// Stored number type.
+    #[serde(default = "f16")]
+    pub dtype: String,
+}
+
+fn train_res() -> usize {
+    224
+}
+
+fn val_res() -> usize {
+    320
+}
+
+fn center() -> String {
+    "center".into()
+}
+
+fn nearest() -> String {
+    "nearest".into()
+}
+
+fn last_layer() -> i64 {
+    -1
+}
+
+fn token() -> String {
+    "token".into()
+}
+
+fn f16() -> String {
+    "f16".into()
+}
+
+/// `[reduce]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReduceConfig {
+    /// `none` (all features: the baseline), `pca`, `rp`, `rp-sparse`.
+    pub methods: Vec<String>,
+    /// Target dimensions; `"full"` is the width of the features. `none` always means full.
+    pub dims: Vec<Dim>,
+    /// Column scaling: `none`, `train`, `batch`.
+    pub scaler: String,
+    /// First seed of the random projections; run `i` of a sweep over seeds uses `seed + i`-th projection.
+    pub seed: u64,
+}
+
+impl Default for ReduceConfig {
+    fn default() -> Self {
+        Self {
+            methods: ["none", "pca", "rp"].map(String::from).into(),
+            dims: [3, 6, 12, 24, 48, 96, 192].map(Dim::To).into_iter().chain([Dim::Full]).collect(),
+            scaler: "train".into(),
+            seed: 0,
+        }
+    }
+}
+
+/// A target dimension: a number, or `"full"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "TomlDim", into = "TomlDim")]
+pub enum Dim {
+    /// `k` components.
+    To(usize),
+    /// As many as the features have.
+    Full,
+}
+
+impl Dim {
+    /// The number of components for features of width `full`.
+    pub fn resolve(self, full: usize) -> usize {
+        match self {
+            Self::To(k) => k,
+            Self::Full => full,
+        }
+    }
+}
+
+/// A dimension in TOML: an integer or a string.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum TomlDim {
+    Number(usize),
+    Word(String),
+}
+
+impl TryFrom<TomlDim> for Dim {
+    type Error = String;
+
+    fn try_from(dim: TomlDim) -> Result<Self, String> {
+        match dim {
+            TomlDim::Number(0) => Err("a dimension is at least 1, got 0".into()),
+            TomlDim::Number(k) => Ok(Self::To(k)),
+            TomlDim::Word(word) => word.parse(),
+        }
+    }
+}
+
+impl From<Dim> for TomlDim {
+    fn from(dim: Dim) -> Self {
+        match dim {
+            Dim::To(k) => Self::Number(k),
+            Dim::Full => Self::Word("full".into()),
+        }
+    }
+}
+
+impl FromStr for Dim {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match (word, word.parse()) {
+            ("full", _) => Ok(Self::Full),
+            (_, Ok(k)) if k > 0 => Ok(Self::To(k)),
+            _ => Err(format!("a dimension is a positive number or \"full\", got \"{word}\"")),
+        }
+    }
+}
+
+/// `[probe]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProbeConfig {
+    /// `linear`, `cluster`.
+    pub probes: Vec<String>,
+    /// One run for each.
+    pub seeds: Vec<u64>,
+    /// Training steps (STEGO's default configuration: 5000).
+    pub steps: usize,
+    /// Images per step (16).
+    pub batch_size: usize,
+    /// Adam's learning rate (5e-3).
+    pub learning_rate: f32,
+    /// Clusters beyond the number of classes (0).
+    pub extra_clusters: usize,
+}
+
+impl Default for ProbeConfig {
+    fn default() -> Self {
+        Self {
+            probes: ["linear", "cluster"].map(String::from).into(),
+            seeds: vec![0],
+            steps: 5000,
+            batch_size: 16,
+            learning_rate: 5e-3,
+            extra_clusters: 0,
+        }
+    }
+}
+
+/// Which evaluation of the original is followed (they differ in the number of views).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// Validation inside STEGO's training script: a single view.
+    #[default]
+    StegoTrain,
+    /// STEGO's evaluation script: the features of the image and of its mirror image are averaged.
+    StegoEval,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::StegoTrain => "stego-train",
+            Self::StegoEval => "stego-eval",
+        })
+    }
+}
+
+/// Images whose labels decide which cluster is which class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Matching {
+    /// The scored images themselves, as published.
+    #[default]
+    Eval,
+    /// The training images.
+    Train,
+}
+
+impl FromStr for Matching {
+    type Err = anyhow::Error;
+
+    fn from_str(word: &str) -> Result<Self> {
+        match word {
+            "eval" => Ok(Self::Eval),
+            "train" => Ok(Self::Train),
+            _ => Err(usage(format!("hungarian is \"eval\" or \"train\", got \"{word}\""))),
+        }
+    }
+}
+
+/// `[eval]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvalConfig {
+    /// `stego-train` or `stego-eval`.
+    pub protocol: Protocol,
+    /// Clusters are matched to classes on `eval` (as published) or on `train`.
+    pub hungarian: Matching,
+    /// Bootstrap resamples for the 95 % interval over images.
+    pub bootstrap: usize,
+    /// Images in the report's gallery.
+    pub gallery: usize,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        Self { protocol: Protocol::default(), hungarian: Matching::default(), bootstrap: 1000, gallery: 6 }
+    }
+}
+
+/// `[how]`: nothing here changes a number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HowConfig {
+    /// `auto`, `cpu`, `cuda:0`, `metal`.
+    pub device: String,
+    /// Folder or URL under which feature caches live; default `OUT/features`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
+    /// Images per shard; default about 32 MiB of tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shard_rows: Option<usize>,
+}
+
+impl Default for HowConfig {
+    fn default() -> Self {
+        Self { device: "auto".into(), cache: None, shard_rows: None }
+    }
+}
+
+impl SweepConfig {
+    /// Reads a sweep file and applies `--set` overrides.
+    ///
+    /// # Errors
+    /// A usage error that names the file and the offending key.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| usage(format!("cannot read sweep file {}: {e}", path.display())))?;
+        Self::parse(&text, overrides).with_context(|| format!("sweep file {}", path.display()))
+    }
+
+    /// Parses a sweep file's text and applies overrides of the form `key.path=value`.
+    ///
+    /// # Errors
+    /// A usage error that names the offending key.
+    pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
+        let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| usage(one_line(&e.to_string())))?;
+        for item in overrides {
+            set(&mut table, item)?;
+        }
+        let config: Self = table.try_into().map_err(|e: toml::de::Error| usage(one_line(&e.to_string())))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The configuration with every default written out.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).context("writing the configuration as TOML")
+    }
+
+    fn check(&self) -> Result<()> {
+        known("reduce.methods", &self.reduce.methods, &["none", "pca", "rp", "rp-sparse"])?;
+        known("probe.probes", &self.probe.probes, &["linear", "cluster"])?;
+        let positive = [
+            ("probe.steps", self.probe.steps),
+            ("probe.batch_size", self.probe.batch_size),
+            ("probe.seeds (number of)", self.probe.seeds.len()),
+            ("reduce.methods (number of)", self.reduce.methods.len()),
+            ("reduce.dims (number of)", self.reduce.dims.len()),
+        ];
+        match positive.iter().find(|(_, value)| *value == 0) {
+            Some((key, _)) => Err(usage(format!("{key} must be at least 1, got 0"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn known(key: &str, words: &[String], allowed: &[&str]) -> Result<()> {
+    match words.iter().find(|w| !allowed.contains(&w.as_str())) {
+        Some(word) => Err(usage(format!("{key}: unknown \"{word}\", expected one of {}", allowed.join(", ")))),
+        None => Ok(()),
+    }
+}
+
+/// Sets `a.b.c=value` in a table. The value is read as TOML; what is not TOML is a plain string.
+fn set(table: &mut toml::Table, item: &str) -> Result<()> {
+    let (path, value) =
+        item.split_once('=').ok_or_else(|| usage(format!("--set takes key=value, got \"{item}\"")))?;
+    let value = format!("v = {value}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let mut keys: Vec<&str> = path.trim().split('.').collect();
+    let last = keys.pop().unwrap_or_default();
+    let mut at = table;
+    for key in keys {
+        at = at
+            .entry(key)
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+            .as_table_mut()
+            .ok_or_else(|| usage(format!("--set {path}: \"{key}\" is not a table")))?;
+    }
+    at.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// toml's errors span lines (position, excerpt, reason); ours are one line.
+fn one_line(message: &str) -> String {
+    let lines: Vec<&str> = message.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('|')).collect();
+    lines.iter().filter(|l| !l.contains(" | ")).copied().collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "name = 'x'\n[dataset]\nname = 'scenes'\n[features]\nbackbone = 'random:vit_micro_patch8'\n";
+
+    #[test]
+    fn defaults_are_the_published_settings() {
+        let config = SweepConfig::parse(MINIMAL, &[]).unwrap();
+        assert_eq!((config.probe.steps, config.probe.batch_size, config.probe.learning_rate), (5000, 16, 5e-3));
+        assert_eq!((config.features.train_res, config.features.val_res), (224, 320));
+        assert_eq!(config.reduce.dims.last(), Some(&Dim::Full));
+        assert_eq!(config.dataset.spec(), "scenes");
+    }
+
+    #[test]
+    fn the_resolved_form_reads_back() {
+        let config = SweepConfig::parse(MINIMAL, &[]).unwrap();
+        assert_eq!(SweepConfig::parse(&config.to_toml().unwrap(), &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn set_takes_toml_values_and_plain_strings() {
+        let overrides = ["probe.steps=7", "reduce.dims=[3, \"full\"]", "dataset.root=/data/Cam Vid", "eval.protocol=stego-eval"];
+        let config = SweepConfig::parse(MINIMAL, &overrides.map(String::from)).unwrap();
+        assert_eq!(config.probe.steps, 7);
+        assert_eq!(config.reduce.dims, [Dim::To(3), Dim::Full]);
+        assert_eq!(config.dataset.spec(), "scenes:/data/Cam Vid");
+        assert_eq!(config.eval.protocol, Protocol::StegoEval);
+    }
+
+    #[test]
+    fn unknown_keys_and_words_are_usage_errors_that_name_them() {
+        for (item, word) in [
+            ("probe.stepz=7", "stepz"),
+            ("nonsense=1", "nonsense"),
+            ("reduce.methods=[\"tsne\"]", "tsne"),
+            ("probe.steps=0", "probe.steps"),
+            ("reduce.dims=[0]", "at least 1"),
+            ("probe.steps", "key=value"),
+        ] {
+            let error = SweepConfig::parse(MINIMAL, &[item.into()]).unwrap_err();
+            assert_eq!(crate::exit::code(&error), 2, "{item}");
+            let line = crate::exit::one_line(&error);
+            assert!(line.contains(word), "{item}: {line}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Run records on disk: `runs/<key>.json` (scores) and `runs/<key>.safetensors` (the probe's weights).
+//!
+//! The key is a hash of everything that determines the scores, so a record that exists need not be computed again and a
+//! changed setting never finds an old one. Files appear whole: they are written beside their place and renamed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use safetensors::tensor::{Dtype, TensorView};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::stages::probe::Trained;
+use crate::study::RunRecord;
+
+/// First 16 hex digits of the SHA-256 of a value's JSON.
+pub(crate) fn key_of<T: Serialize>(value: &T) -> Result<String> {
+    let digest = Sha256::digest(serde_json::to_vec(value)?);
+    Ok(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Writes a file so that it is there whole or not at all.
+///
+/// # Errors
+/// Names the path, e.g. if the folder is not writable or the disk is full.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let write = || -> std::io::Result<()> {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(&temporary, bytes)?;
+        fs::rename(&temporary, path)
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&temporary))).with_context(|| format!("writing {}", path.display()))
+}
+
+/// The folder `runs/` of one output folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Records(PathBuf);
+
+impl Records {
+    /// Records below `out`.
+    pub(crate) fn new(out: &Path) -> Self {
+        Self(out.join("runs"))
+    }
+
+    fn json(&self, key: &str) -> PathBuf {
+        self.0.join(format!("{key}.json"))
+    }
+
+    /// The record of a key, if that run is done. A record that cannot be read counts as absent.
+    pub(crate) fn get(&self, key: &str) -> Option<RunRecord> {
+        let record: RunRecord = serde_json::from_slice(&fs::read(self.json(key)).ok()?).ok()?;
+        (record.key == key).then_some(record)
+    }
+
+    /// Stores weights first, then the record: the record's presence means that both are there.
+    pub(crate) fn put(&self, record: &RunRecord, probe: &Trained) -> Result<()> {
+        write_atomically(&self.0.join(format!("{}.safetensors", record.key)), &weights_to_bytes(record, probe)?)?;
+        write_atomically(&self.json(&record.key), &serde_json::to_vec_pretty(record)?)
+    }
+
+    /// The trained probe of a finished run.
+    pub(crate) fn probe(&self, record: &RunRecord) -> Result<Trained> {
+        let path = self.0.join(format!("{}.safetensors", record.key));
+        let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        weights_from_bytes(&bytes, &record.probe).with_context(|| format!("reading {}", path.display()))
+    }
+}
+
+fn le_bytes(values: impl Iterator<Item = f32>) -> Vec<u8> {
+    values.flat_map(f32::to_le_bytes).collect()
+}
+
+fn weights_to_bytes(record: &RunRecord, probe: &Trained) -> Result<Vec<u8>> {
+    let tensors: Vec<(&str, Vec<usize>, Vec<u8>)> = match probe {
+        Trained::Linear(p) => vec![
+            ("weight", p.weight.shape().to_vec(), le_bytes(p.weight.iter().copied())),
+            ("bias", p.bias.shape().to_vec(), le_bytes(p.bias.iter().copied())),
+        ],
+        Trained::Cluster(p) => vec![("centres", p.centres.shape().to_vec(), le_bytes(p.centres.iter().copied()))],
+    };
+    let views: BTreeMap<&str, TensorView<'_>> = (tensors.iter())
+        .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .collect::<Result<_>>()?;
+    let metadata = [
+        ("format", "featlab-probe".to_owned()),
+        ("version", "1".to_owned()),
+        ("probe", record.probe.clone()),
+        ("method", record.method.clone()),
+        ("dim", record.dim.to_string()),
+        ("seed", record.seed.to_string()),
+        ("train_cache_id", record.train_cache_id.clone()),
+    ];
+    let metadata = metadata.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+    Ok(safetensors::serialize(views, Some(metadata))?)
+}
+
+fn weights_from_bytes(bytes: &[u8], kind: &str) -> Result<Trained> {
+    let file = safetensors::SafeTensors::deserialize(bytes)?;
+    let values = |name: &str| -> Result<(Vec<usize>, Vec<f32>)> {
+        let tensor = file.tensor(name)?;
+        let floats = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        Ok((tensor.shape().to_vec(), floats))
+    };
+    let matrix = |name: &str| -> Result<ndarray::Array2<f32>> {
+        let (shape, floats) = values(name)?;
+        anyhow::ensure!(shape.len() == 2, "tensor {name} has {} axes, expected 2", shape.len());
+        Ok(ndarray::Array2::from_shape_vec((shape[0], shape[1]), floats)?)
+    };
+    Ok(match kind {
+        "linear" => Trained::Linear(probe::LinearProbe { weight: matrix("weight")?, bias: values("bias")?.1.into() }),
+        _ => Trained::Cluster(probe::ClusterProbe { centres: matrix("centres")? }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_appears_whole_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/er/x.json");
+        write_atomically(&path, b"1").unwrap();
+        write_atomically(&path, b"22").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"22");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_unwritable_place_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), b"").unwrap();
+        let error = write_atomically(&dir.path().join("file/x.json"), b"1").unwrap_err();
+        assert!(error.to_string().contains("file/x.json"), "{error}");
+    }
+
+    #[test]
+    fn keys_depend_on_every_value() {
+        assert_eq!(key_of(&("pca", 3)).unwrap(), key_of(&("pca", 3)).unwrap());
+        assert_ne!(key_of(&("pca", 3)).unwrap(), key_of(&("pca", 6)).unwrap());
+        assert_eq!(key_of(&0).unwrap().len(), 16);
+    }
+}

@@ -1,0 +1,275 @@
+//! Extract: a data set through a backbone into a feature cache.
+//!
+//! The sample list is cut into shards by the cache's plan; a shard's images are decoded, transformed and forwarded in
+//! parallel, one image (or crop) at a time, so that the numbers depend neither on the batch nor on the thread count.
+//! Inputs that cannot be read become tombstones with the reason; everything else that fails ends the run.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use anyhow::{Context as _, Result};
+use backbone::{Layer, Loaded};
+use candle_core::{Device, Tensor};
+use dataset::{Crop, Dataset, Transform, View};
+use featcache::{
+    Cache, Classes, Dtype, FORMAT_VERSION, FeatureKey, GoldenActivation, Layout, Opened, Row, Store, Tombstone, Writer, WriterOptions,
+};
+use ndarray::{Array1, Array2, ArrayView3, s};
+use rayon::prelude::*;
+
+use crate::Context;
+use crate::exit::usage;
+use crate::progress::Progress;
+
+/// What became of an input: something, or the reason why nothing.
+type Sampled<T> = std::result::Result<T, Tombstone>;
+
+/// What to compute: everything that ends up in the cache's key, and where it goes.
+pub(crate) struct Job<'a> {
+    pub(crate) dataset: &'a dyn Dataset,
+    pub(crate) split: String,
+    pub(crate) transform: Transform,
+    pub(crate) backbone: &'a Loaded,
+    pub(crate) device: Device,
+    pub(crate) layer: Layer,
+    pub(crate) dtype: Dtype,
+    pub(crate) flip_average: bool,
+    pub(crate) shard_rows: Option<usize>,
+    pub(crate) task: Task,
+    pub(crate) overwrite: bool,
+}
+
+/// Which shards of the plan this process computes: those with `index % of == this`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Task {
+    pub(crate) this: usize,
+    pub(crate) of: usize,
+}
+
+impl Task {
+    /// All shards.
+    pub(crate) const ALL: Self = Self { this: 0, of: 1 };
+
+    /// Reads `i/n` with `i < n`.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        match parts {
+            Some((this, of)) if this < of => Ok(Self { this, of }),
+            _ => Err(usage(format!("--task takes I/N with 0 <= I < N, got \"{text}\""))),
+        }
+    }
+}
+
+/// How an extraction ended.
+pub(crate) enum Outcome {
+    /// The cache is complete; `computed` images were computed by this run.
+    Complete { cache: Cache, computed: usize },
+    /// Other tasks still have shards to write; whoever writes the last one commits.
+    Waiting { computed: usize, missing: usize },
+}
+
+impl Job<'_> {
+    /// The key of the features that this job computes.
+    pub(crate) fn key(&self) -> FeatureKey {
+        let spec = self.backbone.backbone.spec();
+        FeatureKey {
+            format_version: FORMAT_VERSION,
+            dataset: self.dataset.name().to_owned(),
+            dataset_fingerprint: self.dataset.fingerprint(),
+            split: self.split.clone(),
+            crop: self.transform.crop.to_string(),
+            crop_ratio: self.transform.crop_ratio,
+            res: self.transform.res as u32,
+            resize: self.transform.resize.to_string(),
+            antialias: self.transform.resize != dataset::Resize::Nearest,
+            mean: self.transform.mean,
+            std: self.transform.std,
+            checkpoint_sha256: self.backbone.fingerprint.clone(),
+            architecture: spec.architecture.clone(),
+            layer: self.layer.block,
+            facet: self.layer.facet.to_string(),
+            dtype: self.dtype,
+            flip_average: self.flip_average,
+        }
+    }
+
+    fn layout(&self) -> Layout {
+        let spec = self.backbone.backbone.spec();
+        let side = self.transform.res / spec.patch_size;
+        Layout {
+            grid: (side, side),
+            dim: spec.feature_dim(self.layer),
+            label_size: (self.transform.res, self.transform.res),
+            has_cls: true,
+            has_label: self.dataset.classes().is_some(),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let (res, patch) = (self.transform.res, self.backbone.backbone.spec().patch_size);
+        if res == 0 || res % patch != 0 {
+            let below = (res / patch * patch).max(patch);
+            return Err(usage(format!(
+                "resolution {res} is not a multiple of the backbone's patch size {patch}; the nearest are {below} and {}",
+                below + patch
+            )));
+        }
+        if self.dataset.len() == 0 {
+            return Err(usage(format!("data set {} has no images in split {}", self.dataset.name(), self.split)));
+        }
+        Ok(())
+    }
+
+    /// Computes what the cache under `store` lacks, and commits it when nothing is missing any more.
+    ///
+    /// # Errors
+    /// If the cache there has another key, if the backbone does not reproduce the cache's golden activation, if nothing
+    /// can be read or written, or on interruption (finished shards stay).
+    pub(crate) fn run(&self, store: Store, context: &Context) -> Result<Outcome> {
+        self.check()?;
+        let place = store.display().to_owned();
+        let golden = self.golden()?;
+        let options = WriterOptions {
+            shard_rows: self.shard_rows,
+            overwrite: self.overwrite,
+            provenance: self.provenance(),
+            classes: (self.dataset.classes())
+                .map(|table| Classes { names: table.names.clone(), palette: table.palette.clone() }),
+            golden: Some(golden.clone()),
+        };
+        let opened = Writer::open(store, self.key(), self.layout(), self.dataset.len(), options)
+            .with_context(|| format!("opening cache {place}"))?;
+        let writer = match opened {
+            Opened::Complete(cache) => return Ok(Outcome::Complete { cache, computed: 0 }),
+            Opened::Resume(writer) => writer,
+        };
+        let missing = writer.missing();
+        let mine: Vec<_> = missing.iter().filter(|shard| shard.index % self.task.of == self.task.this).collect();
+        let images = mine.iter().map(|shard| shard.samples.len()).sum::<usize>();
+        if missing.len() < writer.total_shards() {
+            context.reporter.say(format!(
+                "resuming {place}: {} of {} shards are there",
+                writer.total_shards() - missing.len(),
+                writer.total_shards()
+            ));
+        }
+        let progress = context.reporter.start(&format!("extract {}", self.split), images as u64, "images");
+        for shard in mine {
+            let (rows, skipped) = self.compute(shard.samples.clone(), context, &progress)?;
+            writer.write_shard(shard, rows, skipped).with_context(|| format!("writing shard {} of {place}", shard.index))?;
+        }
+        drop(progress);
+        match writer.missing().len() {
+            0 => {
+                let cache = writer.commit(golden).with_context(|| format!("committing cache {place}"))?;
+                Ok(Outcome::Complete { cache, computed: images })
+            }
+            missing => Ok(Outcome::Waiting { computed: images, missing }),
+        }
+    }
+
+    fn provenance(&self) -> BTreeMap<String, String> {
+        let entries = [
+            ("backbone", self.backbone.name.clone()),
+            ("dataset", self.dataset.name().to_owned()),
+            ("split", self.split.clone()),
+            ("notes", self.backbone.note.join("; ")),
+        ];
+        entries.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v)).collect()
+    }
+
+    /// Tokens of one embedded test picture of 3 × 3 patches: what a backbone must reproduce to add to this cache.
+    fn golden(&self) -> Result<GoldenActivation> {
+        let side = 3 * self.backbone.backbone.spec().patch_size;
+        let picture = dataset::open("scenes:train=1,val=0,size=96,seed=0", dataset::Split::Train)?.load(0)?;
+        let transform = Transform { res: side, crop: Crop::None, ..self.transform.clone() };
+        let view = transform.apply(0, &picture)?.swap_remove(0);
+        let (tokens, _) = self.forward(view.image.view())?;
+        Ok(GoldenActivation::from_tokens(tokens.view()))
+    }
+
+    /// Rows and tombstones of one shard, in sample order.
+    fn compute(
+        &self,
+        samples: Range<usize>,
+        context: &Context,
+        progress: &Progress,
+    ) -> Result<(Vec<Row>, Vec<Tombstone>)> {
+        let one = |i| {
+            context.interrupt.check()?;
+            let outcome = match self.views(i)? {
+                Ok(views) => Ok(self.rows(i, views)?),
+                Err(tombstone) => Err(tombstone),
+            };
+            progress.tick(1);
+            Ok(outcome)
+        };
+        let outcomes: Vec<Sampled<Vec<Row>>> = samples.into_par_iter().map(one).collect::<Result<_>>()?;
+        let (mut rows, mut skipped) = (Vec::new(), Vec::new());
+        for outcome in outcomes {
+            match outcome {
+                Ok(more) => rows.extend(more),
+                Err(tombstone) => skipped.push(tombstone),
+            }
+        }
+        Ok((rows, skipped))
+    }
+
+    /// Decodes and transforms one sample; an unreadable one becomes a tombstone.
+    fn views(&self, i: usize) -> Result<Sampled<Vec<View>>> {
+        match self.dataset.load(i).and_then(|sample| self.transform.apply(i as u64, &sample)) {
+            Ok(views) => Ok(Ok(views)),
+            Err(error) if error.is_sample() => {
+                Ok(Err(Tombstone { image_id: self.dataset.id(i).to_owned(), reason: error.to_string() }))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn rows(&self, i: usize, views: Vec<View>) -> Result<Vec<Row>> {
+        views
+            .into_iter()
+            .map(|view| {
+                let (tokens, cls) = self.forward(view.image.view())?;
+                let image_id = self.dataset.id(i).to_owned();
+                Ok(Row { image_id, crop: view.crop, tokens, cls: Some(cls), label: view.label })
+            })
+            .collect()
+    }
+
+    /// Patch tokens `[t, d]` and class token `[d]` of one image `[3, h, w]`, averaged with its mirror image's if asked.
+    fn forward(&self, image: ArrayView3<'_, f32>) -> Result<(Array2<f32>, Array1<f32>)> {
+        let (tokens, cls) = self.forward_once(image)?;
+        if !self.flip_average {
+            return Ok((tokens, cls));
+        }
+        let (mirrored, mirrored_cls) = self.forward_once(image.slice(s![.., .., ..;-1]))?;
+        let side = image.dim().2 / self.backbone.backbone.spec().patch_size;
+        let unflipped = Array2::from_shape_fn(tokens.dim(), |(t, d)| mirrored[[t / side * side + (side - 1 - t % side), d]]);
+        Ok(((tokens + unflipped) / 2.0, (cls + mirrored_cls) / 2.0))
+    }
+
+    fn forward_once(&self, image: ArrayView3<'_, f32>) -> Result<(Array2<f32>, Array1<f32>)> {
+        let (c, h, w) = image.dim();
+        let pixels: Vec<f32> = image.iter().copied().collect();
+        let images = Tensor::from_vec(pixels, (1, c, h, w), &self.device)?; // [1, 3, h, w]
+        let features = self.backbone.backbone.forward_features(&images, self.layer)?;
+        let (_, t, d) = features.patches.dims3()?;
+        let tokens = features.patches.flatten_all()?.to_vec1()?;
+        let cls = features.cls.flatten_all()?.to_vec1()?;
+        Ok((Array2::from_shape_vec((t, d), tokens)?, Array1::from_vec(cls)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_are_read_strictly() {
+        assert_eq!(Task::parse("1/4").unwrap(), Task { this: 1, of: 4 });
+        for bad in ["4/4", "0/0", "1", "a/b", "-1/2"] {
+            assert_eq!(crate::exit::code(&Task::parse(bad).unwrap_err()), 2, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Gallery: a few scored images as input, label, predictions and PCA-RGB, side by side, as PNG files.
+//!
+//! Predictions are those of the full-feature baseline's recorded probes, so the pictures show what the table's numbers
+//! mean (a sweep without `none` has no gallery). Pictures that exist are not drawn again.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use dataset::{ClassTable, Dataset, Transform};
+use dimred::{Affine, Pca, Projection};
+use featcache::Cache;
+use image::{ImageFormat, RgbImage};
+use ndarray::{Array2, Array3, ArrayView2};
+use segment::{Palette, colourise, percentile_ranges, rgb_from_components};
+
+use crate::Context;
+use crate::records::{Records, key_of, write_atomically};
+use crate::stages::features::Features;
+use crate::study::{GalleryItem, RunRecord};
+
+/// Label value that is not a class.
+const IGNORE: u8 = 255;
+
+/// What to draw.
+pub(crate) struct Job<'a> {
+    pub(crate) out: &'a Path,
+    pub(crate) records: &'a Records,
+    pub(crate) runs: &'a [RunRecord],
+    pub(crate) classes: &'a ClassTable,
+    pub(crate) dataset: &'a dyn Dataset,
+    pub(crate) transform: &'a Transform,
+    pub(crate) pictures: usize,
+    pub(crate) pca: Option<Pca>,
+}
+
+impl Job<'_> {
+    /// Draws what is missing and lists all pictures. `features` may be given if they are in memory already.
+    pub(crate) fn run(&self, features: Option<Features>, cache: &Cache, context: &Context) -> Result<Vec<GalleryItem>> {
+        let chosen: Vec<&RunRecord> = ["linear", "cluster"].iter().filter_map(|probe| self.baseline(probe)).collect();
+        if self.pictures == 0 || chosen.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<&str> = chosen.iter().map(|run| run.key.as_str()).collect();
+        let folder = format!("figures/gallery-{}", key_of(&(keys, self.pictures, self.pca.is_some()))?);
+        let index = self.out.join(&folder).join("index.json");
+        if let Some(items) = std::fs::read(&index).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+            return Ok(items);
+        }
+        let features = match features {
+            Some(features) => features,
+            None => Features::load(cache.clone(), "validation features", context)?,
+        };
+        let items = self.draw(&features, &chosen, &folder)?;
+        write_atomically(&index, &serde_json::to_vec(&items)?)?;
+        Ok(items)
+    }
+
+    /// The first recorded run of the full-feature baseline: it needs no reducer to be applied again.
+    fn baseline(&self, probe: &str) -> Option<&RunRecord> {
+        self.runs.iter().find(|run| run.probe == probe && run.method == "none")
+    }
+
+    fn draw(&self, features: &Features, chosen: &[&RunRecord], folder: &str) -> Result<Vec<GalleryItem>> {
+        let probes = chosen.iter().map(|run| self.records.probe(run)).collect::<Result<Vec<_>>>()?;
+        let palette = Palette::new(self.classes.palette.clone());
+        let layout = features.cache().layout();
+        let (grid, size) = (layout.grid, layout.label_size);
+        let rgb = self.pca.as_ref().map(|pca| PcaRgb::fit(pca, features, grid)).transpose()?;
+        let count = self.pictures.min(features.len());
+        let mut items = Vec::with_capacity(count);
+        for picture in 0..count {
+            let i = picture * features.len() / count;
+            let image_id = features.image_id(i).to_owned();
+            let mut panels = vec![
+                ("input".to_owned(), self.input(&image_id)?),
+                ("label".to_owned(), colourise(features.label(i), &palette, IGNORE)?),
+            ];
+            let tokens = features.tokens(i);
+            for (run, probe) in chosen.iter().zip(&probes) {
+                let predicted = probe.predict(tokens.view(), grid, size);
+                let title = format!("{}, {} d", run.probe, run.dim);
+                panels.push((title, colourise(matched(run, predicted.view()).view(), &palette, IGNORE)?));
+            }
+            if let Some(rgb) = &rgb {
+                panels.push(("first 3 components".to_owned(), rgb.picture(tokens.view(), size)?));
+            }
+            let panels = (panels.into_iter().enumerate())
+                .map(|(p, (title, pixels))| {
+                    let file = format!("{folder}/{picture:02}-{p}.png");
+                    write_atomically(&self.out.join(&file), &png(pixels)?)?;
+                    Ok((title, file))
+                })
+                .collect::<Result<_>>()?;
+            items.push(GalleryItem { image_id, panels });
+        }
+        Ok(items)
+    }
+
+    /// The network's input as pixels.
+    fn input(&self, image_id: &str) -> Result<Array3<u8>> {
+        let i = (0..self.dataset.len()).find(|&i| self.dataset.id(i) == image_id);
+        let i = i.with_context(|| format!("image {image_id} is in the cache but not in the data set"))?;
+        Ok(self.transform.image_u8(&self.dataset.load(i)?)?)
+    }
+}
+
+/// Clusters renamed to the classes they were matched to; unmatched ones are blank.
+fn matched(run: &RunRecord, predicted: ArrayView2<'_, u8>) -> Array2<u8> {
+    match &run.class_of_cluster {
+        None => predicted.to_owned(),
+        Some(classes) => predicted.mapv(|cluster| {
+            classes.get(usize::from(cluster)).copied().flatten().map_or(IGNORE, |class| class as u8)
+        }),
+    }
+}
+
+/// The first three principal components as red, green and blue, with one colour range for all pictures.
+struct PcaRgb {
+    map: Affine,
+    ranges: [(f32, f32); 3],
+    grid: (usize, usize),
+}
+
+impl PcaRgb {
+    fn fit(pca: &Pca, features: &Features, grid: (usize, usize)) -> Result<Self> {
+        let map = pca.at(3)?;
+        let sample: Vec<Array2<f32>> = (0..features.len().min(16))
+            .map(|i| Ok(map.transform(features.tokens(i * features.len() / features.len().min(16)).view())?))
+            .collect::<Result<_>>()?;
+        let views: Vec<_> = sample.iter().map(Array2::view).collect();
+        let ranges = percentile_ranges(ndarray::concatenate(ndarray::Axis(0), &views)?.view())?;
+        Ok(Self { map, ranges, grid })
+    }
+
+    fn picture(&self, tokens: ArrayView2<'_, f32>, size: (usize, usize)) -> Result<Array3<u8>> {
+        let (gh, gw) = self.grid;
+        let components = self.map.transform(tokens)?.into_shape_with_order((gh, gw, 3))?;
+        Ok(rgb_from_components(components.view(), size, &self.ranges)?)
+    }
+}
+
+fn png(pixels: Array3<u8>) -> Result<Vec<u8>> {
+    let (h, w, _) = pixels.dim();
+    let raw = pixels.as_standard_layout().into_owned().into_raw_vec_and_offset().0;
+    let picture = RgbImage::from_raw(w as u32, h as u32, raw).context("a picture has 3 bytes a pixel")?;
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png)?;
+    Ok(bytes.into_inner())
+}

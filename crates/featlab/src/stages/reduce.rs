@@ -1,0 +1,84 @@
+//! Reduce: a feature cache to a reducer file that serves every target dimension.
+//!
+//! One streaming pass gives mean and covariance; PCA is their eigen-decomposition, a random projection needs them only
+//! for its column scaling. Images enter the sums one by one in cache order, so the fit does not depend on shard size.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use dimred::{Identity, Moments, PcaParams, RandomProjectionKind, RandomProjectionParams, Reducer, Scaler};
+use featcache::{Cache, ReadOptions};
+
+use crate::Context;
+use crate::exit::usage;
+
+/// What to fit.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    /// `none`, `pca`, `rp`, `rp-sparse`.
+    pub(crate) method: String,
+    pub(crate) scaler: Scaler,
+    pub(crate) seed: u64,
+    /// Most dimensions kept.
+    pub(crate) max_dim: usize,
+}
+
+impl Job {
+    /// Whether the fit depends on the data at all.
+    fn needs_moments(&self) -> bool {
+        match self.method.as_str() {
+            "none" => false,
+            "pca" => true,
+            _ => self.scaler == Scaler::Train,
+        }
+    }
+
+    /// Fits on a cache. `moments` is filled on first need and can be shared between jobs on the same cache.
+    ///
+    /// # Errors
+    /// If the cache cannot be read, or the method and its parameters do not fit the features.
+    pub(crate) fn fit(&self, cache: &Cache, moments: &mut Option<Moments>, context: &Context) -> Result<Reducer> {
+        if self.needs_moments() && moments.is_none() {
+            *moments = Some(stream_moments(cache, context)?);
+        }
+        let dim = cache.layout().dim;
+        let fitted = moments.as_ref().filter(|_| self.needs_moments());
+        let random = |kind| RandomProjectionParams { kind, seed: self.seed, scaler: self.scaler, max_dim: self.max_dim };
+        Ok(match (self.method.as_str(), fitted) {
+            ("none", _) => Reducer::Identity(Identity::new(dim)),
+            ("pca", Some(moments)) => {
+                let params = PcaParams { scaler: self.scaler, ..PcaParams::default() };
+                Reducer::Pca(params.fit_moments(moments)?.truncated(self.max_dim)?)
+            }
+            ("rp", fitted) => Reducer::RandomProjection(random(RandomProjectionKind::Gaussian).fit(dim, fitted)?),
+            ("rp-sparse", fitted) => {
+                Reducer::RandomProjection(random(RandomProjectionKind::Sparse { density: None }).fit(dim, fitted)?)
+            }
+            (other, _) => return Err(usage(format!("unknown method \"{other}\", expected none, pca, rp or rp-sparse"))),
+        })
+    }
+
+    /// Where the reducer came from, for its file.
+    pub(crate) fn provenance(cache: &Cache) -> BTreeMap<String, String> {
+        let manifest = cache.manifest();
+        let mut provenance = manifest.provenance.clone();
+        provenance.insert("cache_id".into(), manifest.cache_id.clone());
+        provenance
+    }
+}
+
+/// Mean and scatter of all tokens of a cache, in one pass.
+fn stream_moments(cache: &Cache, context: &Context) -> Result<Moments> {
+    let mut moments = Moments::new(cache.layout().dim);
+    let progress = context.reporter.start("moments", cache.rows() as u64, "images");
+    for i in 0..cache.manifest().shards.len() {
+        let shard = cache.read_shard(i, ReadOptions::default())?;
+        for row in 0..shard.len() {
+            context.interrupt.check()?;
+            let tokens = shard.tokens_f32(row);
+            moments.add(tokens.view()).with_context(|| format!("image {}", shard.image_ids()[row]))?;
+            progress.tick(1);
+        }
+    }
+    Ok(moments)
+}

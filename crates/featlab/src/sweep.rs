@@ -1,0 +1,383 @@
+//! Sweep: a configuration file to a finished study, computing only what is not there yet.
+//!
+//! Straight line: extract both splits → fit each reducer once → run every cell of the grid → pictures → report.
+//! Everything lives below one folder: `features/` (caches), `projections/` (reducers), `runs/` (records), `figures/`,
+//! `results.*`, `report.html`, `config.toml`. Killing the process loses at most the shard or the probe in work.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use backbone::{Layer, LoadOptions, Loaded, Origin};
+use dataset::{Dataset, Split, Transform};
+use dimred::{Moments, Reducer, Scaler};
+use featcache::{Cache, Store};
+use serde::Serialize;
+
+use crate::Context;
+use crate::bench::{Bench, Cell, ReducerId, publish};
+use crate::config::{Protocol, SweepConfig};
+use crate::exit::{Status, usage};
+use crate::progress::duration;
+use crate::records::{Records, key_of, write_atomically};
+use crate::stages::features::Features;
+use crate::stages::probe::{Kind, Settings};
+use crate::stages::{extract, gallery, reduce};
+use crate::study::{RunRecord, Study, VarianceCurve};
+
+/// A configuration with everything looked up that does not need computing.
+pub(crate) struct Sweep {
+    config: SweepConfig,
+    out: PathBuf,
+    train: Box<dyn Dataset>,
+    val: Box<dyn Dataset>,
+    backbone: Loaded,
+    device: candle_core::Device,
+}
+
+/// What `--dry-run` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct Plan {
+    /// `(split, cache id, images, complete)`.
+    pub(crate) caches: Vec<(String, String, usize, bool)>,
+    /// `(method, dim, probe, seed, key, done)`.
+    pub(crate) cells: Vec<(String, usize, String, u64, String, bool)>,
+}
+
+/// A finished sweep.
+pub(crate) struct Finished {
+    pub(crate) study: Study,
+    pub(crate) report: PathBuf,
+    pub(crate) status: Status,
+}
+
+impl Sweep {
+    /// Opens data sets and backbone.
+    ///
+    /// # Errors
+    /// If one of them cannot be found or does not fit the configuration.
+    pub(crate) fn open(config: SweepConfig, out: PathBuf) -> Result<Self> {
+        let spec = config.dataset.spec();
+        let open = |split: &str| -> Result<Box<dyn Dataset>> {
+            let split: Split = split.parse().map_err(|e| usage(format!("{e}")))?;
+            dataset::open(&spec, split).with_context(|| format!("data set {spec}"))
+        };
+        let (train, val) = (open(&config.dataset.train_split)?, open(&config.dataset.val_split)?);
+        if train.classes().is_none() {
+            return Err(usage(format!("data set {} has no labels; a sweep needs them", config.dataset.name)));
+        }
+        let device = backbone::device(&config.how.device)?;
+        let options = LoadOptions { num_heads: config.features.num_heads, device: device.clone() };
+        let backbone = backbone::load(&config.features.backbone, &options)
+            .with_context(|| format!("backbone {}", config.features.backbone))?;
+        Ok(Self { config, out, train, val, backbone, device })
+    }
+
+    fn job<'a>(&'a self, dataset: &'a dyn Dataset, train: bool) -> Result<extract::Job<'a>> {
+        let features = &self.config.features;
+        let word = |e: dataset::Error| usage(e.to_string());
+        let crop = if train { features.train_crop.as_str() } else { "center" };
+        Ok(extract::Job {
+            dataset,
+            split: if train { &self.config.dataset.train_split } else { &self.config.dataset.val_split }.clone(),
+            transform: Transform {
+                res: if train { features.train_res } else { features.val_res },
+                crop: crop.parse().map_err(word)?,
+                resize: features.resize.parse().map_err(word)?,
+                ..self.backbone.normalization.map_or_else(Transform::default, |(mean, std)| Transform {
+                    mean,
+                    std,
+                    ..Transform::default()
+                })
+            },
+            backbone: &self.backbone,
+            device: self.device.clone(),
+            layer: Layer {
+                block: features.layer,
+                facet: features.facet.parse().map_err(|e| usage(format!("{e}")))?,
+            },
+            dtype: features.dtype.parse()?,
+            flip_average: !train && self.config.eval.protocol == Protocol::StegoEval,
+            shard_rows: self.config.how.shard_rows,
+            task: extract::Task::ALL,
+            overwrite: false,
+        })
+    }
+
+    fn store(&self, job: &extract::Job<'_>) -> Result<Store> {
+        let root = match &self.config.how.cache {
+            Some(root) => root.clone(),
+            None => self.out.join("features").to_string_lossy().into_owned(),
+        };
+        let name = format!("{}-{}-{}", self.config.dataset.name, job.split, &job.key().fingerprint()[..12]);
+        Ok(Store::open(&root)?.join(&name))
+    }
+
+    fn bench(&self, train: &extract::Job<'_>, val: &extract::Job<'_>) -> Bench {
+        let probe = &self.config.probe;
+        Bench {
+            dataset: self.config.dataset.name.clone(),
+            split: self.config.dataset.val_split.clone(),
+            backbone: self.config.features.backbone.clone(),
+            train_id: train.key().fingerprint(),
+            val_id: val.key().fingerprint(),
+            classes: self.train.classes().expect("open() requires labels").clone(),
+            full_dim: self.backbone.backbone.spec().feature_dim(train.layer),
+            protocol: self.config.eval.protocol,
+            settings: Settings {
+                steps: probe.steps,
+                batch_size: probe.batch_size,
+                learning_rate: probe.learning_rate,
+                extra_clusters: probe.extra_clusters,
+                hungarian: self.config.eval.hungarian,
+                bootstrap: self.config.eval.bootstrap,
+            },
+        }
+    }
+
+    /// The grid in the order in which it is run: by reducer, then dimension, then seed, then probe.
+    fn cells(&self, full_dim: usize) -> Result<Vec<Cell>> {
+        let reduce = &self.config.reduce;
+        let probes = self.config.probe.probes.iter().map(|p| Kind::parse(p)).collect::<Result<Vec<_>>>()?;
+        let mut cells: Vec<Cell> = Vec::new();
+        for method in &reduce.methods {
+            let mut dims: Vec<usize> = match method.as_str() {
+                "none" => vec![full_dim],
+                _ => reduce.dims.iter().map(|d| d.resolve(full_dim)).collect(),
+            };
+            dims.sort_unstable();
+            dims.dedup();
+            if let Some(too_many) = dims.iter().find(|k| **k > full_dim) {
+                return Err(usage(format!("reduce.dims: {too_many} is more than the {full_dim} dimensions of the features")));
+            }
+            for dim in dims {
+                for &seed in &self.config.probe.seeds {
+                    let reducer = self.reducer_id(method, seed);
+                    cells.extend(probes.iter().map(|&probe| Cell { reducer: reducer.clone(), dim, probe, seed }));
+                }
+            }
+        }
+        // Random projections differ by seed: bring the cells of one projection together.
+        cells.sort_by_key(|c| (self.config.reduce.methods.iter().position(|m| *m == c.reducer.method), c.reducer.recipe.clone(), c.dim));
+        Ok(cells)
+    }
+
+    fn reducer_id(&self, method: &str, seed: u64) -> ReducerId {
+        let scaler = &self.config.reduce.scaler;
+        let recipe = match method {
+            "none" => String::new(),
+            "pca" => format!("scaler {scaler}"),
+            _ => format!("scaler {scaler}, seed {}", self.config.reduce.seed + seed),
+        };
+        ReducerId { method: method.to_owned(), recipe }
+    }
+
+    /// What is there and what would be computed.
+    pub(crate) fn plan(&self) -> Result<Plan> {
+        let (train, val) = (self.job(&*self.train, true)?, self.job(&*self.val, false)?);
+        let bench = self.bench(&train, &val);
+        let records = Records::new(&self.out);
+        let mut caches = Vec::new();
+        for job in [&train, &val] {
+            let complete = self.store(job)?.exists("manifest.json")?;
+            caches.push((job.split.clone(), job.key().fingerprint(), job.dataset.len(), complete));
+        }
+        let mut cells = Vec::new();
+        for cell in self.cells(bench.full_dim)? {
+            let key = bench.key(&cell)?;
+            let done = records.get(&key).is_some();
+            cells.push((cell.reducer.method, cell.dim, cell.probe.name().to_owned(), cell.seed, key, done));
+        }
+        Ok(Plan { caches, cells })
+    }
+
+    /// Computes what is missing and writes the report.
+    ///
+    /// # Errors
+    /// See the stages; on interruption everything finished so far is kept.
+    pub(crate) fn run(&self, context: &Context) -> Result<Finished> {
+        let started = std::time::Instant::now();
+        let config_toml = self.config.to_toml()?;
+        write_atomically(&self.out.join("config.toml"), config_toml.as_bytes())?;
+        self.announce(context);
+
+        let (train_job, val_job) = (self.job(&*self.train, true)?, self.job(&*self.val, false)?);
+        let bench = self.bench(&train_job, &val_job);
+        let cells = self.cells(bench.full_dim)?;
+        let (train, train_images) = self.extract(&train_job, context)?;
+        let (val, val_images) = self.extract(&val_job, context)?;
+
+        let records = Records::new(&self.out);
+        let pending = bench.pending(&cells, &records)?;
+        let reducers = Reducers { sweep: self, cache: &train, context };
+        let mut features = None;
+        if !pending.is_empty() {
+            let loaded = (
+                Features::load(train.clone(), "training features", context)?,
+                Features::load(val.clone(), "validation features", context)?,
+            );
+            let mut moments = None;
+            bench.run(&pending, (&loaded.0, &loaded.1), |id| reducers.get(id, &mut moments), &records, context)?;
+            features = Some(loaded.1);
+        }
+        let runs = cells.iter().map(|cell| finished(&bench, cell, &records)).collect::<Result<Vec<_>>>()?;
+        let gallery = gallery::Job {
+            out: &self.out,
+            records: &records,
+            runs: &runs,
+            classes: &bench.classes,
+            dataset: &*self.val,
+            transform: &val_job.transform,
+            pictures: self.config.eval.gallery,
+            pca: reducers.pca()?,
+        };
+        let gallery = gallery.run(features, &val, context)?;
+        let study = self.study(&bench, runs, gallery, (&train, &val), &reducers, config_toml)?;
+        let report = publish(&study, &self.out)?;
+
+        let computed = train_images + val_images;
+        context.reporter.say(if computed == 0 && pending.is_empty() {
+            format!("nothing to compute: features of {} images and {} probes are there", study.images.0 + study.images.1, cells.len())
+        } else {
+            format!("computed features of {computed} images and {} probes in {}", pending.len(), duration(started.elapsed().as_secs_f64()))
+        });
+        let status = if study.skipped.is_empty() { Status::Done } else { Status::Skipped };
+        Ok(Finished { study, report, status })
+    }
+
+    fn announce(&self, context: &Context) {
+        let spec = self.backbone.backbone.spec();
+        context.reporter.say(format!(
+            "{}: {} {} + {} images, {} ({} d, patch {})",
+            self.config.name,
+            self.config.dataset.name,
+            self.train.len(),
+            self.val.len(),
+            self.backbone.name,
+            spec.embed_dim,
+            spec.patch_size
+        ));
+        for note in self.notes() {
+            context.reporter.say(format!("note: {note}"));
+        }
+        for problem in self.train.problems().iter().chain(self.val.problems()) {
+            context.reporter.warn(format!("skipped {}: {}", problem.id, problem.reason));
+        }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Origin::Random { seed } = &self.backbone.origin {
+            notes.push(format!(
+                "the backbone has seeded random weights (seed {seed}), it was never trained: the numbers show that the line works, not what DINO features can do"
+            ));
+        }
+        notes.extend(self.backbone.note.iter().cloned());
+        notes
+    }
+
+    fn extract(&self, job: &extract::Job<'_>, context: &Context) -> Result<(Cache, usize)> {
+        match job.run(self.store(job)?, context)? {
+            extract::Outcome::Complete { cache, computed } => {
+                for tombstone in &cache.manifest().skipped {
+                    context.reporter.warn(format!("skipped {}: {}", tombstone.image_id, tombstone.reason));
+                }
+                Ok((cache, computed))
+            }
+            extract::Outcome::Waiting { missing, .. } => {
+                anyhow::bail!("{missing} shards are missing although all were computed; another process may have removed them")
+            }
+        }
+    }
+
+    fn study(
+        &self,
+        bench: &Bench,
+        runs: Vec<RunRecord>,
+        gallery: Vec<crate::study::GalleryItem>,
+        (train, val): (&Cache, &Cache),
+        reducers: &Reducers<'_>,
+        config: String,
+    ) -> Result<Study> {
+        let problems = self.train.problems().iter().chain(self.val.problems()).map(|p| (p.id.clone(), p.reason.clone()));
+        let tombstones = [train, val].into_iter().flat_map(|cache| &cache.manifest().skipped);
+        let skipped = problems.chain(tombstones.map(|t| (t.image_id.clone(), t.reason.clone()))).collect();
+        let variance = reducers.pca()?.map(|pca| VarianceCurve {
+            cumulative: pca.explained_variance_ratio().iter().scan(0.0, |sum, r| { *sum += r; Some(*sum) }).collect(),
+            scaler: self.config.reduce.scaler.clone(),
+        });
+        Ok(Study {
+            name: self.config.name.clone(),
+            dataset: bench.dataset.clone(),
+            backbone: bench.backbone.clone(),
+            notes: self.notes(),
+            classes: bench.classes.names.clone(),
+            palette: bench.classes.palette.clone(),
+            full_dim: bench.full_dim,
+            images: (train.rows(), val.rows()),
+            protocol: bench.protocol_name(),
+            skipped,
+            runs,
+            variance,
+            gallery,
+            config,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+    }
+}
+
+fn finished(bench: &Bench, cell: &Cell, records: &Records) -> Result<RunRecord> {
+    let key = bench.key(cell)?;
+    records.get(&key).with_context(|| format!("run record {key} vanished while the sweep was running"))
+}
+
+/// Reducers fitted on the training cache, kept as files below `projections/`.
+struct Reducers<'a> {
+    sweep: &'a Sweep,
+    cache: &'a Cache,
+    context: &'a Context,
+}
+
+impl Reducers<'_> {
+    fn path(&self, id: &ReducerId) -> Result<PathBuf> {
+        let key = key_of(&(&self.cache.manifest().cache_id, id))?;
+        Ok(self.sweep.out.join("projections").join(format!("{}-{key}.safetensors", id.method)))
+    }
+
+    /// The reducer of an id: read from its file, or fitted and written there.
+    fn get(&self, id: &ReducerId, moments: &mut Option<Moments>) -> Result<Reducer> {
+        let path = self.path(id)?;
+        if path.exists() {
+            return Reducer::load(&path).with_context(|| format!("reading {}; delete it to fit it again", path.display()));
+        }
+        let scaler: Scaler = self.sweep.config.reduce.scaler.parse().map_err(|e| usage(format!("{e}")))?;
+        let seed = self.seed(id);
+        let max_dim = self.cache.layout().dim;
+        let reducer = reduce::Job { method: id.method.clone(), scaler, seed, max_dim }.fit(self.cache, moments, self.context)?;
+        if !matches!(reducer, Reducer::Identity(_)) {
+            write_atomically(&path, &reducer.to_bytes(&reduce::Job::provenance(self.cache))?)?;
+        }
+        Ok(reducer)
+    }
+
+    fn seed(&self, id: &ReducerId) -> u64 {
+        let seeds = &self.sweep.config.probe.seeds;
+        let seed = seeds.iter().find(|&&seed| self.sweep.reducer_id(&id.method, seed) == *id);
+        self.sweep.config.reduce.seed + seed.copied().unwrap_or_default()
+    }
+
+    /// The fitted PCA, if the sweep has one.
+    fn pca(&self) -> Result<Option<dimred::Pca>> {
+        if !self.sweep.config.reduce.methods.iter().any(|m| m == "pca") {
+            return Ok(None);
+        }
+        match self.get(&self.sweep.reducer_id("pca", 0), &mut None)? {
+            Reducer::Pca(pca) => Ok(Some(pca)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Default output folder of a sweep.
+pub(crate) fn default_out(name: &str) -> PathBuf {
+    Path::new("runs").join(name)
+}

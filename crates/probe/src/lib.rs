@@ -1,0 +1,1 @@
+//! Probes on cached features, and the metrics that score them.

@@ -1,0 +1,15 @@
+//! Predictions are made on the patch grid and looked at in pixels; this crate draws them. (Scores become label maps in
+//! `probe::upsample_argmax`, because evaluation needs that as well.)
+//!
+//! Pictures are arrays `[h, w, 3]` of `u8`; files and their formats are known elsewhere.
+#![doc = include_str!("../README.md")]
+
+mod components;
+mod error;
+mod palette;
+mod picture;
+
+pub use components::{percentile_ranges, rgb_from_components};
+pub use error::{Error, Result};
+pub use palette::Palette;
+pub use picture::{colourise, overlay};

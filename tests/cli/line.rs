@@ -1,0 +1,151 @@
+//! The line on small data: extract, reduce, probe, sweep and report, and what must not change their numbers.
+
+use std::fs;
+use std::path::Path;
+
+use crate::fixture::{BACKBONE, Scratch, expect, extract, featlab, shards, sweep_file};
+
+fn sweep(file: &Path, out: &Path) -> std::process::Command {
+    let mut command = featlab();
+    command.arg("sweep").arg(file).arg("--out").arg(out);
+    command
+}
+
+/// The results table without the one column that is a time.
+fn results(out: &Path) -> Vec<String> {
+    let csv = fs::read_to_string(out.join("results.csv")).expect("results.csv");
+    csv.lines().map(|line| line.rsplit_once(',').expect("columns").0.to_owned()).collect()
+}
+
+#[test]
+fn a_sweep_writes_everything_and_a_second_one_computes_nothing() {
+    let scratch = Scratch::new();
+    let root = scratch.camvid(6, 3);
+    let (file, out) = (sweep_file(&scratch, &root), scratch.path("out"));
+    let (table, _) = expect(&mut sweep(&file, &out), 0);
+    assert!(table.contains("report.html"), "{table}");
+
+    let header = "dataset,split,backbone,cache_id,method,dim,probe,seed,protocol,crf,steps,miou,accuracy,miou_lo,miou_hi";
+    let first = results(&out);
+    assert_eq!(first[0], header);
+    assert_eq!(first.len(), 1 + (1 + 2 * 3) * 2, "baseline and 2 methods × 3 dims, 2 probes each");
+    for name in ["report.html", "results.parquet", "per_class.parquet", "config.toml", "study.json"] {
+        assert!(out.join(name).is_file(), "{name}");
+    }
+    let html = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(html.contains("data:image/png;base64,") && html.contains("<svg") && html.contains("random weights"));
+
+    let (_, stderr) = expect(&mut sweep(&file, &out), 0);
+    assert!(stderr.contains("nothing to compute"), "{stderr}");
+    assert_eq!(results(&out), first);
+
+    let (plan, _) = expect(sweep(&file, &out).arg("--dry-run"), 0);
+    assert!(plan.contains("0 of 14 probes to compute"), "{plan}");
+    let (plan, _) = expect(sweep(&file, &out).args(["--dry-run", "--set", "probe.steps=21"]), 0);
+    assert!(plan.contains("14 of 14 probes to compute"), "{plan}");
+
+    let (markdown, _) = expect(featlab().arg("report").arg(&out).args(["--format", "md"]), 0);
+    assert!(markdown.contains("pca"), "{markdown}");
+}
+
+#[test]
+fn results_do_not_depend_on_threads_or_shards() {
+    let scratch = Scratch::new();
+    let root = scratch.camvid(6, 3);
+    let file = sweep_file(&scratch, &root);
+    let mut all = Vec::new();
+    for (threads, rows) in [("1", "2"), ("2", "2"), ("3", "5")] {
+        let out = scratch.path(&format!("out-{threads}-{rows}"));
+        let mut command = sweep(&file, &out);
+        command.env("RAYON_NUM_THREADS", threads).args(["--set", &format!("how.shard_rows={rows}")]);
+        expect(&mut command, 0);
+        let projections: Vec<_> = fs::read_dir(out.join("projections"))
+            .unwrap()
+            .map(|entry| fs::read(entry.unwrap().path()).unwrap())
+            .collect();
+        all.push((results(&out), projections.concat().len(), fs::read(out.join("results.csv")).map(|_| ()).is_ok()));
+        if rows == "2" {
+            all.last_mut().unwrap().1 += shards(&out.join("features")).len();
+        }
+    }
+    assert_eq!(all[0].0, all[1].0, "threads changed a number");
+    assert_eq!(all[0].0, all[2].0, "shard size changed a number");
+    let by_threads = ["out-1-2", "out-2-2"].map(|name| shards(&scratch.path(name).join("features")));
+    assert_eq!(by_threads[0], by_threads[1], "threads changed a shard's bytes");
+}
+
+#[test]
+fn tasks_share_the_work_and_the_last_one_commits() {
+    let scratch = Scratch::new();
+    let root = scratch.camvid(7, 2);
+    let dataset = format!("camvid:{}", root.display());
+    let (whole, parts) = (scratch.path("whole"), scratch.path("parts"));
+    expect(extract(&dataset, &whole).args(["--shard-rows", "2"]), 0);
+    for task in ["1/3", "0/3"] {
+        let (stdout, _) = expect(extract(&dataset, &parts).args(["--shard-rows", "2", "--task", task]), 0);
+        assert!(stdout.contains("left to other tasks"), "{stdout}");
+        assert!(!parts.join("manifest.json").exists());
+    }
+    expect(extract(&dataset, &parts).args(["--shard-rows", "2", "--task", "2/3"]), 0);
+    assert!(parts.join("manifest.json").exists());
+    assert_eq!(shards(&whole), shards(&parts));
+}
+
+#[test]
+fn reduce_and_probe_agree_with_the_sweep() {
+    let scratch = Scratch::new();
+    let root = scratch.camvid(6, 3);
+    let (file, out) = (sweep_file(&scratch, &root), scratch.path("sweep"));
+    expect(&mut sweep(&file, &out), 0);
+
+    let dataset = format!("camvid:{}", root.display());
+    let (train, val) = (scratch.path("train"), scratch.path("val"));
+    expect(extract(&dataset, &train).args(["--split", "train"]), 0);
+    let mut command = featlab();
+    command.args(["extract", "--dataset", &dataset, "--backbone", BACKBONE, "--res", "48", "--split", "val", "--out"]);
+    expect(command.arg(&val), 0);
+    let reducer = scratch.path("pca.safetensors");
+    let mut command = featlab();
+    command.args(["reduce", "pca", "--cache"]).arg(&train).arg("--out").arg(&reducer);
+    expect(&mut command, 0);
+    expect(&mut command, 2); // exists
+    let mut command = featlab();
+    command.arg("probe").arg("--cache-train").arg(&train).arg("--cache-val").arg(&val).arg("--reducer").arg(&reducer);
+    command.args(["--dims", "3,12", "--steps", "20", "--batch-size", "4", "--out"]).arg(scratch.path("probe"));
+    expect(&mut command, 0);
+
+    let scores = |out: &Path| -> Vec<(String, String)> {
+        let rows = results(out);
+        (rows.iter().skip(1).map(|row| row.split(',').map(String::from).collect::<Vec<_>>()))
+            .filter(|c| c[4] == "pca" && (c[5] == "3" || c[5] == "12"))
+            .map(|c| (format!("{}-{}", c[5], c[6]), c[11].clone()))
+            .collect()
+    };
+    assert_eq!(scores(&out), scores(&scratch.path("probe")));
+    assert_eq!(scores(&out).len(), 4);
+}
+
+#[test]
+fn caches_are_listed_and_described() {
+    let scratch = Scratch::new();
+    let root = scratch.camvid(2, 1);
+    expect(&mut extract(&format!("camvid:{}", root.display()), &scratch.path("caches/one")), 0);
+    let (stdout, _) = expect(featlab().args(["cache", "ls"]).arg(scratch.path("caches")), 0);
+    assert!(stdout.contains("one") && stdout.contains("camvid"), "{stdout}");
+    let (stdout, _) = expect(featlab().args(["--json", "cache", "info"]).arg(scratch.path("caches/one")), 0);
+    let info: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(info["rows"], 3);
+    assert_eq!(info["key"]["res"], 32);
+    let (stdout, _) = expect(featlab().arg("doctor"), 0);
+    assert!(stdout.contains("instruction sets") && stdout.contains("writes and reads"), "{stdout}");
+}
+
+#[test]
+fn five_crops_give_five_rows() {
+    let scratch = Scratch::new();
+    let root = scratch.camvid(2, 1);
+    let mut command = extract(&format!("camvid:{}", root.display()), &scratch.path("out"));
+    let (stdout, _) = expect(command.args(["--crop", "five", "--split", "train", "--json"]), 0);
+    let value: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(value["rows"], 10);
+}

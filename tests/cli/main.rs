@@ -1,0 +1,10 @@
+//! The program as users meet it: every test here runs the `featlab` binary.
+//!
+//! `bad_input` — one clear line and the right exit code; `line` — extract, reduce, probe, sweep, report on small data;
+//! `resume` — interruption and what is left of it; `golden_extract` — picture files to Parquet against reference tokens.
+
+mod bad_input;
+mod fixture;
+mod golden_extract;
+mod line;
+mod resume;
