@@ -1,1 +1,7 @@
-//! Projections of feature rows to fewer dimensions.
+//! x
+mod error;
+mod moments;
+mod scaler;
+pub use error::{Error, Result};
+pub use moments::Moments;
+pub use scaler::Scaler;
