@@ -28,7 +28,8 @@ pub fn hub_cache() -> PathBuf {
 
 /// Whether `HF_HUB_OFFLINE` forbids the network.
 pub fn hub_offline() -> bool {
-    set("HF_HUB_OFFLINE").is_some_and(|v| ["1", "on", "yes", "true"].contains(&v.to_ascii_lowercase().as_str()))
+    set("HF_HUB_OFFLINE")
+        .is_some_and(|v| ["1", "on", "yes", "true"].contains(&v.to_ascii_lowercase().as_str()))
 }
 
 fn hub_home() -> PathBuf {
@@ -72,7 +73,9 @@ fn fetch_from(repo: &str, cache: &Path, offline: bool) -> Result<Fetched> {
     if offline {
         return local.weights().ok_or_else(|| local.unavailable("HF_HUB_OFFLINE is set"));
     }
-    if let Some(fetched) = local.weights().filter(|found| found.weights.with_file_name("config.json").exists()) {
+    if let Some(fetched) =
+        local.weights().filter(|found| found.weights.with_file_name("config.json").exists())
+    {
         return Ok(fetched);
     }
     local.download()?;
@@ -132,9 +135,11 @@ impl Local<'_> {
     }
 
     fn api(&self) -> Result<hf_hub::api::sync::Api> {
-        let stored = || std::fs::read_to_string(hub_home().join("token")).ok().map(|token| token.trim().to_owned());
+        let stored =
+            || std::fs::read_to_string(hub_home().join("token")).ok().map(|token| token.trim().to_owned());
         let token = set("HF_TOKEN").or_else(stored).filter(|token| !token.is_empty());
-        let mut api = ApiBuilder::from_cache(Cache::new(self.cache.to_owned())).with_progress(false).with_token(token);
+        let mut api =
+            ApiBuilder::from_cache(Cache::new(self.cache.to_owned())).with_progress(false).with_token(token);
         if let Some(endpoint) = set("HF_ENDPOINT") {
             api = api.with_endpoint(endpoint);
         }
@@ -163,7 +168,9 @@ mod tests {
         let error = fetch_from("some/model", cache.path(), true).err().unwrap();
         let folder = cache.path().join("models--some--model/snapshots/main");
         assert!(error.is_usage());
-        for part in ["some/model", "HF_HUB_OFFLINE", "config.json", "model.safetensors", folder.to_str().unwrap()] {
+        for part in
+            ["some/model", "HF_HUB_OFFLINE", "config.json", "model.safetensors", folder.to_str().unwrap()]
+        {
             assert!(error.to_string().contains(part), "{part} in {error}");
         }
     }

@@ -85,7 +85,9 @@ pub struct Loaded {
 /// ```
 pub fn load(name_or_file: &str, options: &LoadOptions) -> Result<Loaded> {
     match Source::parse(name_or_file)? {
-        Source::Random { architecture, config, seed } => random_backbone(name_or_file, &architecture, config, seed, options),
+        Source::Random { architecture, config, seed } => {
+            random_backbone(name_or_file, &architecture, config, seed, options)
+        }
         Source::File(path) => from_file(name_or_file, &path, false, options),
         Source::Folder(folder) => {
             let weights = WEIGHTS.iter().map(|file| folder.join(file)).find(|path| path.is_file());
@@ -125,7 +127,10 @@ fn random_backbone(
     let recipe = random::recipe(architecture, seed);
     let tensors = random::weights(&config, &recipe, &options.device)?;
     Ok(Loaded {
-        backbone: Box::new(Vit::new(VarBuilder::from_tensors(tensors, DType::F32, &options.device), &config)?),
+        backbone: Box::new(Vit::new(
+            VarBuilder::from_tensors(tensors, DType::F32, &options.device),
+            &config,
+        )?),
         name: name.to_owned(),
         fingerprint: checkpoint::hex(&Sha256::digest(recipe)),
         origin: Origin::Random { seed },

@@ -144,6 +144,8 @@ mod tests {
             let error = Source::parse(bad).unwrap_err();
             assert!(error.is_usage(), "{bad}: {error}");
         }
-        assert!(Source::parse("vit_small_patch8").unwrap_err().to_string().contains("random:vit_small_patch8"));
+        assert!(
+            Source::parse("vit_small_patch8").unwrap_err().to_string().contains("random:vit_small_patch8")
+        );
     }
 }

@@ -140,7 +140,7 @@ pub enum Error {
         /// `(h, w)` of the image.
         image: (usize, usize),
     },
-    /// The picture cannot be cut or resized as asked.
+    /// The picture cannot be cut as asked.
     #[error("image {id} of {} x {} pixels {reason}", size.1, size.0)]
     Unfit {
         /// The sample.
@@ -206,7 +206,8 @@ mod tests {
 
     #[test]
     fn messages_name_file_found_and_expected() {
-        let value = |void| Error::LabelValue { path: "a.png".into(), value: 77, x: 3, y: 5, classes: 11, void };
+        let value =
+            |void| Error::LabelValue { path: "a.png".into(), value: 77, x: 3, y: 5, classes: 11, void };
         assert_eq!(
             value(Some(11)).to_string(),
             "label a.png holds 77 at x 3, y 5; expected a class below 11, 11 or 255 (no class)"

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod antialias;
 #[cfg(test)]
 mod contract;
 mod crop;

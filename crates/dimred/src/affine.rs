@@ -40,9 +40,17 @@ pub struct Affine {
 
 impl Affine {
     /// The map of `components` `[k, d]` after subtracting `mean` `[d]` and dividing by `scale` `[d]`.
-    pub(crate) fn new(mean: ArrayView1<'_, f64>, scale: ArrayView1<'_, f64>, components: ArrayView2<'_, f64>) -> Self {
+    pub(crate) fn new(
+        mean: ArrayView1<'_, f64>,
+        scale: ArrayView1<'_, f64>,
+        components: ArrayView2<'_, f64>,
+    ) -> Self {
         let matrix = (&components / &scale).t().mapv(|x| x as f32); // [d, k]
-        Self { mean: mean.mapv(|x| x as f32), matrix: matrix.as_standard_layout().into_owned(), batch_scaled: false }
+        Self {
+            mean: mean.mapv(|x| x as f32),
+            matrix: matrix.as_standard_layout().into_owned(),
+            batch_scaled: false,
+        }
     }
 
     /// The map that standardises every call's rows by themselves, then applies `components` `[k, d]`.
@@ -147,7 +155,11 @@ mod tests {
 
     #[test]
     fn by_hand() {
-        let map = Affine::new(array![1.0, 2.0].view(), array![2.0, 4.0].view(), array![[1.0, 1.0], [0.0, -2.0]].view());
+        let map = Affine::new(
+            array![1.0, 2.0].view(),
+            array![2.0, 4.0].view(),
+            array![[1.0, 1.0], [0.0, -2.0]].view(),
+        );
         let out = Projection::transform(&map, array![[3.0_f32, 6.0]].view()).unwrap();
         assert_eq!(out, array![[2.0, -2.0]]); // ((3-1)/2 + (6-2)/4, -2·(6-2)/4)
         assert_eq!((map.input_dim(), map.output_dim()), (2, 2));
@@ -156,7 +168,8 @@ mod tests {
     #[test]
     fn a_row_does_not_depend_on_its_companions() {
         for (d, k) in [(5, 1), (64, 3), (130, 130), (33, 17)] {
-            let components = Array2::from_shape_fn((k, d), |(i, j)| ((i * 7 + j * 3) % 13) as f64 / 7.0 - 0.8);
+            let components =
+                Array2::from_shape_fn((k, d), |(i, j)| ((i * 7 + j * 3) % 13) as f64 / 7.0 - 0.8);
             let mean = Array1::from_shape_fn(d, |j| j as f64 / 50.0);
             let map = Affine::new(mean.view(), Array1::ones(d).view(), components.view());
             let rows = rows(201, d);

@@ -18,7 +18,11 @@ use crate::{Error, Result};
 /// Reference: Dasgupta and Gupta, "An elementary proof of the Johnson–Lindenstrauss lemma", 2003; the rounding is scikit-learn's.
 pub fn johnson_lindenstrauss_min_dim(n: usize, eps: f64) -> Result<usize> {
     if !(eps > 0.0 && eps < 1.0) {
-        return Err(Error::Invalid { what: "eps", expected: "a number between 0 and 1", got: eps.to_string() });
+        return Err(Error::Invalid {
+            what: "eps",
+            expected: "a number between 0 and 1",
+            got: eps.to_string(),
+        });
     }
     if n == 0 {
         return Err(Error::Invalid { what: "n", expected: "at least 1 point", got: n.to_string() });

@@ -14,7 +14,12 @@ use crate::scaler::Scaler;
 use crate::{Error, Result};
 
 /// Fits the first `n_components` on rows `[n, d]`, whose moments are known.
-pub(crate) fn fit(scaler: Scaler, n_components: usize, rows: ArrayView2<'_, f32>, moments: &Moments) -> Result<Pca> {
+pub(crate) fn fit(
+    scaler: Scaler,
+    n_components: usize,
+    rows: ArrayView2<'_, f32>,
+    moments: &Moments,
+) -> Result<Pca> {
     let available = rows.nrows().min(rows.ncols());
     if n_components == 0 || n_components > available {
         return Err(Error::Dimension { asked: n_components, available });
@@ -53,7 +58,9 @@ mod tests {
     /// Rows whose columns have well separated variances.
     fn rows() -> Array2<f32> {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
-        Array2::from_shape_fn((600, 24), |(_, j)| rng.random_range(-1.0..1.0f32) * 0.8_f32.powi(j as i32) * 5.0)
+        Array2::from_shape_fn((600, 24), |(_, j)| {
+            rng.random_range(-1.0..1.0f32) * 0.8_f32.powi(j as i32) * 5.0
+        })
     }
 
     #[test]
@@ -61,7 +68,9 @@ mod tests {
         let rows = rows();
         for scaler in [Scaler::None] {
             let exact = PcaParams { scaler, solver: Solver::Covariance }.fit_rows(rows.view()).unwrap();
-            let linfa = PcaParams { scaler, solver: Solver::Linfa { n_components: 4 } }.fit_rows(rows.view()).unwrap();
+            let linfa = PcaParams { scaler, solver: Solver::Linfa { n_components: 4 } }
+                .fit_rows(rows.view())
+                .unwrap();
             for i in 0..4 {
                 let cosine = exact.components().row(i).dot(&linfa.components().row(i));
                 assert!(cosine > 1.0 - 1e-4, "component {i}: {cosine}");
@@ -78,7 +87,10 @@ mod tests {
     fn linfas_own_numbers_are_what_we_correct() {
         let x = rows().mapv(f64::from);
         let own = linfa_reduction::Pca::params(4).fit(&DatasetBase::from(x)).unwrap();
-        assert!((own.explained_variance_ratio().sum() - 1.0).abs() < 1e-9, "normalised over the kept components");
+        assert!(
+            (own.explained_variance_ratio().sum() - 1.0).abs() < 1e-9,
+            "normalised over the kept components"
+        );
         let ours = own.singular_values()[0].powi(2) / 599.0;
         assert!((own.explained_variance()[0] / ours - 599.0 / 3.0).abs() < 1e-6, "divided by k - 1");
     }

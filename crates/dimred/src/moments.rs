@@ -1,177 +1,259 @@
-//! Mean and scatter of rows that pass by once: all that PCA and standardisation need of them.
+//! Moments: count, mean and scatter matrix of rows, streamed in 64 bits with O(d²) memory.
 //!
-//! `S = Σ (x − mean)(x − mean)ᵀ` in f64, `O(d²)` memory for any number of rows. Rows are centred block by
-//! block before they are multiplied, and blocks are joined by the formula of Chan, Golub and LeVeque (1979),
-//! `S = S₁ + S₂ + n₁n₂/(n₁+n₂) δδᵀ` with `δ` the difference of the means, so a mean far from zero costs no digits.
-//! Blocks follow the order of the rows, and threads share the columns of `S`, never the sum: any number of
-//! threads gives the same bits.
+//! Each block of rows is centred by its own mean, its scatter `CᵀC` added, and the two means combined (Chan, Golub and
+//! LeVeque, 1983): no cancellation, whatever the offset. The order of additions is that of the calls and of fixed
+//! blocks; threads only share the tiles of one product, so the bits do not depend on how many there are.
 
-use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
+use ndarray::{Array1, Array2, ArrayView2, Axis, Slice, s};
 use rayon::prelude::*;
 
-use crate::error::expect_shape;
-use crate::scaler::{divisors, expect_finite};
 use crate::{Error, Result};
 
-/// Rows that are centred and multiplied together: a block of 384 columns stays in a core's cache.
-const BLOCK: usize = 512;
-/// Columns of the scatter that one thread computes at a time.
-const PANEL: usize = 64;
+/// Rows centred together.
+const BLOCK: usize = 1024;
+/// Side of a tile of the scatter matrix; tiles below the diagonal are mirrored instead of computed.
+const TILE: usize = 96;
 
-/// Streaming count, mean `[d]` and scatter `[d, d]` of rows `[n, d]`.
-///
-/// ```
-/// let mut moments = dimred::Moments::new(2);
-/// moments.add(ndarray::array![[0.0, 1.0], [2.0, 1.0]].view())?;
-/// moments.add(ndarray::array![[4.0, 4.0]].view())?;
-/// assert_eq!(moments.mean(), ndarray::array![2.0, 2.0]);
-/// assert_eq!(moments.covariance()?, ndarray::array![[4.0, 3.0], [3.0, 3.0]]);
-/// # Ok::<(), dimred::Error>(())
-/// ```
+/// Streaming mean and covariance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
     count: u64,
     mean: Array1<f64>,
-    /// `[d, d]`; only the upper triangle is kept up to date.
+    /// `Σ (x − mean)(x − mean)ᵀ`; only tiles on and above the diagonal are kept up to date.
     scatter: Array2<f64>,
 }
 
+/// Row and column range of one tile.
+type Tile = (Slice, Slice);
+
 impl Moments {
-    /// No rows yet, of `d` columns.
+    /// Moments of no rows of width `d`.
+    #[must_use]
     pub fn new(d: usize) -> Self {
         Self { count: 0, mean: Array1::zeros(d), scatter: Array2::zeros((d, d)) }
     }
 
-    /// Takes in rows `[n, d]`. How rows are cut into calls changes the last bits at most.
+    /// Adds rows `[n, d]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] for another `d`; [`Error::NotFinite`] for NaN and infinity, and then none of
-    /// these rows counts.
+    /// [`Error::Width`], or [`Error::NonFinite`] naming the place; then nothing was added.
     pub fn add(&mut self, rows: ArrayView2<'_, f32>) -> Result<()> {
-        expect_shape("rows", &[rows.nrows(), self.dim()], rows.shape())?;
-        expect_finite(rows)?;
-        rows.axis_chunks_iter(Axis(0), BLOCK).for_each(|block| self.add_block(block));
+        if rows.ncols() != self.dim() {
+            return Err(Error::Width { expected: self.dim(), got: rows.ncols() });
+        }
+        if let Some(((row, column), &value)) = rows.indexed_iter().find(|(_, x)| !x.is_finite()) {
+            return Err(Error::NonFinite { row, column, value });
+        }
+        for block in rows.axis_chunks_iter(Axis(0), BLOCK) {
+            self.add_block(block);
+        }
         Ok(())
     }
 
     fn add_block(&mut self, rows: ArrayView2<'_, f32>) {
-        let n = rows.nrows();
-        // One more row than there is data: √(n₁n₂/(n₁+n₂)) δ, so that a single product adds both terms.
-        let mut centred = Array2::<f64>::zeros((n + 1, self.dim()));
-        let (mut data, mut joint) = centred.view_mut().split_at(Axis(0), n);
-        data.zip_mut_with(&rows, |to, &x| *to = f64::from(x));
-        let block_mean = data.sum_axis(Axis(0)) / n as f64;
-        data -= &block_mean;
-        let shift = block_mean - &self.mean;
-        joint.row_mut(0).assign(&shift);
-        joint *= self.join(n as u64, &shift).sqrt();
-        add_gram(&mut self.scatter, centred.view());
-    }
-
-    /// Moves count and mean on by `n` rows whose mean is `shift` away; returns `n₁n₂/(n₁+n₂)`.
-    fn join(&mut self, n: u64, shift: &Array1<f64>) -> f64 {
-        let total = self.count + n;
-        let share = n as f64 / total as f64;
-        let weight = self.count as f64 * share;
-        self.mean.scaled_add(share, shift);
-        self.count = total;
-        weight
-    }
-
-    /// Takes in everything that `other` has seen.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] for another `d`.
-    pub fn merge(&mut self, other: &Self) -> Result<()> {
-        expect_shape("moments", &[self.dim()], &[other.dim()])?;
-        if other.count == 0 {
-            return Ok(());
+        let n = rows.nrows() as u64;
+        if n == 0 {
+            return;
         }
-        let shift = &other.mean - &self.mean;
-        let weight = self.join(other.count, &shift);
-        let column = shift.view().insert_axis(Axis(1)); // [d, 1]
-        let row = shift.view().insert_axis(Axis(0)); // [1, d]
-        general_mat_mul(weight, &column, &row, 1.0, &mut self.scatter);
-        self.scatter += &other.scatter;
-        Ok(())
+        let mut centred = rows.mapv(f64::from); // [n, d]
+        let mean = centred.sum_axis(Axis(0)) / n as f64; // [d]
+        centred -= &mean;
+        self.combine(n, &mean, |(i, j)| centred.slice(s![.., i]).t().dot(&centred.slice(s![.., j])));
     }
 
-    /// Rows seen.
-    pub fn count(&self) -> u64 {
-        self.count
+    /// Adds the moments of other rows, as if they had been added here after these.
+    ///
+    /// # Panics
+    /// If the widths differ.
+    pub fn merge(&mut self, other: &Self) {
+        assert_eq!(self.dim(), other.dim(), "moments of the same width");
+        if other.count > 0 {
+            self.combine(other.count, &other.mean, |(i, j)| other.scatter.slice(s![i, j]).to_owned());
+        }
     }
 
-    /// Columns `d`.
+    /// Chan's formula; `tile` gives the new rows' own scatter, tile by tile.
+    fn combine(&mut self, n: u64, mean: &Array1<f64>, tile: impl Fn(Tile) -> Array2<f64> + Sync) {
+        let total = (self.count + n) as f64;
+        let delta = mean - &self.mean; // [d]
+        let weight = self.count as f64 * n as f64 / total;
+        let computed: Vec<Array2<f64>> = self.tiles().into_par_iter().map(&tile).collect();
+        for ((i, j), mut part) in self.tiles().into_iter().zip(computed) {
+            let (left, right) = (delta.slice(s![i]), delta.slice(s![j]));
+            for (mut row, &l) in part.rows_mut().into_iter().zip(left) {
+                row.scaled_add(weight * l, &right);
+            }
+            let mut target = self.scatter.slice_mut(s![i, j]);
+            target += &part;
+        }
+        self.mean.scaled_add(n as f64 / total, &delta);
+        self.count += n;
+    }
+
+    /// Tiles on and above the diagonal.
+    fn tiles(&self) -> Vec<Tile> {
+        let d = self.dim();
+        let slice = |i: usize| Slice::from(i..(i + TILE).min(d));
+        let starts = (0..d).step_by(TILE);
+        starts.flat_map(|i| (i..d).step_by(TILE).map(move |j| (slice(i), slice(j)))).collect()
+    }
+
+    /// Width `d`.
+    #[must_use]
     pub fn dim(&self) -> usize {
         self.mean.len()
     }
 
-    /// Mean `[d]`; zero before the first row.
-    pub fn mean(&self) -> ArrayView1<'_, f64> {
-        self.mean.view()
+    /// Number of rows added.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
     }
 
-    /// Population variance `[d]`, divided by `n` as in `numpy.var`.
+    /// Mean of each column, `[d]`.
+    #[must_use]
+    pub fn mean(&self) -> &Array1<f64> {
+        &self.mean
+    }
+
+    /// Population variance of each column (divisor `n`), `[d]`.
     ///
     /// # Errors
-    /// [`Error::TooFewRows`] for fewer than two rows.
+    /// [`Error::TooFewRows`] below 2 rows.
     pub fn variance(&self) -> Result<Array1<f64>> {
-        self.expect_two_rows()?;
-        Ok(&self.scatter.diag() / self.count as f64)
+        self.at_least_two()?;
+        Ok(self.scatter.diag().mapv(|x| x / self.count as f64))
     }
 
-    /// What a column is divided by to be standardised, `[d]`: its population standard deviation, or 1 if
-    /// it is constant.
+    /// Population standard deviation of each column, with 1 for a constant one (as scikit-learn's `StandardScaler`), `[d]`.
     ///
     /// # Errors
-    /// [`Error::TooFewRows`] for fewer than two rows.
+    /// [`Error::TooFewRows`] below 2 rows.
     pub fn scale(&self) -> Result<Array1<f64>> {
-        Ok(divisors(self.mean.view(), self.variance()?.view(), self.count))
-    }
-
-    /// Sample covariance `[d, d]`, divided by `n − 1` as in `numpy.cov`.
-    ///
-    /// # Errors
-    /// [`Error::TooFewRows`] for fewer than two rows.
-    pub fn covariance(&self) -> Result<Array2<f64>> {
-        self.expect_two_rows()?;
-        Ok(self.symmetric(|scatter, _, _| scatter / (self.count - 1) as f64))
-    }
-
-    /// Correlation `[d, d]`: the population covariance of the standardised columns. A constant column
-    /// has correlation 0 with all columns, itself included.
-    ///
-    /// # Errors
-    /// [`Error::TooFewRows`] for fewer than two rows.
-    pub fn correlation(&self) -> Result<Array2<f64>> {
-        let scale = self.scale()?;
-        Ok(self.symmetric(|scatter, i, j| scatter / self.count as f64 / (scale[i] * scale[j])))
-    }
-
-    fn symmetric(&self, value: impl Fn(f64, usize, usize) -> f64) -> Array2<f64> {
-        Array2::from_shape_fn(self.scatter.dim(), |(i, j)| {
-            let (i, j) = (i.min(j), i.max(j));
-            value(self.scatter[[i, j]], i, j)
-        })
-    }
-
-    fn expect_two_rows(&self) -> Result<()> {
-        if self.count < 2 {
-            return Err(Error::TooFewRows { needed: 2, got: self.count });
+        let n = self.count as f64;
+        // scikit-learn's bound: what rounding alone would leave of a constant column.
+        let constant = |variance: f64, mean: f64| {
+            variance <= n * f64::EPSILON * variance + (n * mean * f64::EPSILON).powi(2)
+        };
+        let mut scale = self.variance()?;
+        for (s, &mean) in scale.iter_mut().zip(&self.mean) {
+            *s = if constant(*s, mean) { 1.0 } else { s.sqrt() };
         }
-        Ok(())
+        Ok(scale)
+    }
+
+    /// Sample covariance (divisor `n − 1`), `[d, d]`.
+    ///
+    /// # Errors
+    /// [`Error::TooFewRows`] below 2 rows.
+    pub fn covariance(&self) -> Result<Array2<f64>> {
+        self.at_least_two()?;
+        let mut covariance = &self.scatter / (self.count - 1) as f64;
+        for i in 0..self.dim() {
+            for j in 0..i {
+                covariance[[i, j]] = covariance[[j, i]];
+            }
+        }
+        Ok(covariance)
+    }
+
+    fn at_least_two(&self) -> Result<()> {
+        if self.count < 2 { Err(Error::TooFewRows(self.count)) } else { Ok(()) }
     }
 }
 
-/// `scatter += rowsᵀ · rows` in the upper triangle (and in some of the lower).
-fn add_gram(scatter: &mut Array2<f64>, rows: ArrayView2<'_, f64>) {
-    let panels: Vec<_> = scatter.axis_chunks_iter_mut(Axis(1), PANEL).enumerate().collect();
-    // The last panels are the tallest: they come first, so that no thread is left with one at the end.
-    panels.into_par_iter().rev().for_each(|(i, mut panel)| {
-        let columns = i * PANEL..i * PANEL + panel.ncols();
-        let above = rows.slice(s![.., ..columns.end]);
-        let mut upper = panel.slice_mut(s![..columns.end, ..]);
-        general_mat_mul(1.0, &above.t(), &rows.slice(s![.., columns]), 1.0, &mut upper);
-    });
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    fn rows(n: usize, d: usize, offset: f32) -> Array2<f32> {
+        let mut rng = ChaCha8Rng::seed_from_u64(n as u64);
+        Array2::from_shape_fn((n, d), |(_, j)| offset + rng.random_range(-1.0..1.0f32) * (1.0 + j as f32))
+    }
+
+    fn close(a: &Array2<f64>, b: &Array2<f64>, relative: f64) {
+        let largest = b.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
+        let worst = a.iter().zip(b).fold(0.0_f64, |m, (x, y)| m.max((x - y).abs()));
+        assert!(worst <= relative * largest, "off by {worst} of {largest}");
+    }
+
+    #[test]
+    fn by_hand() {
+        let mut moments = Moments::new(2);
+        moments.add(array![[1.0_f32, 10.0], [3.0, 10.0], [5.0, 16.0]].view()).unwrap();
+        assert_eq!(moments.count(), 3);
+        assert_eq!(moments.mean(), &array![3.0, 12.0]);
+        assert_eq!(moments.covariance().unwrap(), array![[4.0, 6.0], [6.0, 12.0]]);
+        assert_eq!(moments.variance().unwrap(), array![8.0 / 3.0, 8.0]);
+    }
+
+    #[test]
+    fn pieces_and_merged_parts_give_the_whole() {
+        let rows = rows(2500, 130, 100.0);
+        let mut whole = Moments::new(130);
+        whole.add(rows.view()).unwrap();
+        let (mut pieces, mut left, mut right) = (Moments::new(130), Moments::new(130), Moments::new(130));
+        for piece in rows.axis_chunks_iter(Axis(0), 37) {
+            pieces.add(piece).unwrap();
+        }
+        left.add(rows.slice(s![..900, ..])).unwrap();
+        right.add(rows.slice(s![900.., ..])).unwrap();
+        left.merge(&right);
+        left.merge(&Moments::new(130));
+        for other in [&pieces, &left] {
+            assert_eq!(other.count(), 2500);
+            close(&other.covariance().unwrap(), &whole.covariance().unwrap(), 1e-12);
+            let worst = (other.mean() - whole.mean()).mapv(f64::abs).sum();
+            assert!(worst < 1e-9, "{worst}");
+        }
+        let naive = {
+            let x = rows.mapv(f64::from);
+            let c = &x - &x.mean_axis(Axis(0)).unwrap();
+            c.t().dot(&c) / 2499.0
+        };
+        close(&whole.covariance().unwrap(), &naive, 1e-12);
+    }
+
+    #[test]
+    fn bits_do_not_depend_on_threads() {
+        let rows = rows(1500, 200, 3.0);
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let mut moments = Moments::new(200);
+                moments.add(rows.view()).unwrap();
+                moments
+            })
+        };
+        assert_eq!(run(1), run(3));
+    }
+
+    #[test]
+    fn a_huge_offset_does_not_cancel() {
+        let mut moments = Moments::new(1);
+        moments.add(array![[1e7_f32], [1e7 + 1.0], [1e7 + 2.0]].view()).unwrap();
+        moments.add(array![[1e7_f32 + 3.0]].view()).unwrap();
+        assert!((moments.covariance().unwrap()[[0, 0]] - 5.0 / 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_constant_column_has_scale_one() {
+        let mut moments = Moments::new(2);
+        moments.add(array![[0.1_f32, 1.0], [0.1, 2.0], [0.1, 3.0]].view()).unwrap();
+        assert_eq!(moments.scale().unwrap()[0], 1.0);
+        assert!((moments.scale().unwrap()[1] - (2.0_f64 / 3.0).sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn bad_rows_are_refused_and_leave_no_trace() {
+        let mut moments = Moments::new(2);
+        let error = moments.add(array![[1.0_f32, 2.0], [3.0, f32::NAN]].view()).unwrap_err();
+        assert_eq!(error.to_string(), "row 1 holds NaN in dimension 1; features must be finite");
+        assert!(matches!(moments.add(array![[1.0_f32]].view()), Err(Error::Width { expected: 2, got: 1 })));
+        assert_eq!(moments.count(), 0);
+        assert!(matches!(moments.covariance(), Err(Error::TooFewRows(0))));
+    }
 }

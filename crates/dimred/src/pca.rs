@@ -65,11 +65,11 @@ impl PcaParams {
             Scaler::None => Array1::ones(moments.dim()),
             Scaler::Train | Scaler::Batch => moments.scale()?,
         };
-        let scaled = Array2::from_shape_fn(covariance.dim(), |(i, j)| covariance[[i, j]] / (scale[i] * scale[j]));
+        let scaled =
+            Array2::from_shape_fn(covariance.dim(), |(i, j)| covariance[[i, j]] / (scale[i] * scale[j]));
         let total_variance = scaled.diag().sum();
-        let (values, vectors) = (scaled.eigh_into())
-            .map_err(|e| Error::Decomposition(e.to_string()))?
-            .sort_eig_desc();
+        let (values, vectors) =
+            (scaled.eigh_into()).map_err(|e| Error::Decomposition(e.to_string()))?.sort_eig_desc();
         let mut components = vectors.t().as_standard_layout().into_owned(); // [d, d]
         fix_signs(&mut components);
         Ok(Pca {
@@ -123,7 +123,12 @@ impl Pca {
     /// [`Error::Dimension`] unless `1 ≤ k ≤ r`.
     pub fn at(&self, k: usize) -> Result<Affine> {
         self.check(k)?;
-        Ok(Affine::with_scaler(self.scaler, self.mean.view(), self.scale.view(), self.components.slice(s![..k, ..])))
+        Ok(Affine::with_scaler(
+            self.scaler,
+            self.mean.view(),
+            self.scale.view(),
+            self.components.slice(s![..k, ..]),
+        ))
     }
 
     /// The same PCA with only its first `k` components; explained variance stays known for all.
@@ -247,7 +252,10 @@ mod tests {
             let covariance = centred.t().dot(&centred) / 399.0;
             for i in 0..20 {
                 let expected = pca.explained_variance()[i];
-                assert!((covariance[[i, i]] - expected).abs() < 1e-4 * pca.explained_variance()[0], "{scaler} {i}");
+                assert!(
+                    (covariance[[i, i]] - expected).abs() < 1e-4 * pca.explained_variance()[0],
+                    "{scaler} {i}"
+                );
             }
             assert!((pca.explained_variance_ratio().sum() - 1.0).abs() < 1e-10);
             assert!((pca.singular_values()[0].powi(2) / 399.0 - pca.explained_variance()[0]).abs() < 1e-9);
@@ -270,10 +278,14 @@ mod tests {
         let rows = rows(100, 16);
         let pca = fit(&rows, Scaler::Train);
         let all = Projection::transform(&pca.at(16).unwrap(), rows.view()).unwrap();
-        let few = Projection::transform(&pca.clone().truncated(5).unwrap().at(3).unwrap(), rows.view()).unwrap();
+        let few =
+            Projection::transform(&pca.clone().truncated(5).unwrap().at(3).unwrap(), rows.view()).unwrap();
         let worst = (&few - &all.slice(s![.., ..3])).mapv(f32::abs).fold(0.0_f32, |m, &x| m.max(x));
         assert!(worst < 1e-5, "{worst}");
-        assert_eq!(pca.clone().truncated(5).unwrap().explained_variance_ratio(), pca.explained_variance_ratio());
+        assert_eq!(
+            pca.clone().truncated(5).unwrap().explained_variance_ratio(),
+            pca.explained_variance_ratio()
+        );
     }
 
     #[test]
@@ -308,7 +320,10 @@ mod tests {
 
     #[test]
     fn impossible_fits_are_errors() {
-        assert!(matches!(PcaParams::default().fit_rows(array![[1.0_f32, 2.0]].view()), Err(Error::TooFewRows(1))));
+        assert!(matches!(
+            PcaParams::default().fit_rows(array![[1.0_f32, 2.0]].view()),
+            Err(Error::TooFewRows(1))
+        ));
         let pca = fit(&rows(20, 4), Scaler::Train);
         let error = pca.at(5).unwrap_err();
         assert_eq!(error.to_string(), "target dimension 5 is not between 1 and 4");

@@ -66,7 +66,9 @@ impl RandomProjectionParams {
         }
         let (mean, scale) = match (self.scaler, moments) {
             (Scaler::Train, None) => return Err(Error::MissingMoments),
-            (Scaler::Train, Some(m)) if m.dim() != d => return Err(Error::Width { expected: d, got: m.dim() }),
+            (Scaler::Train, Some(m)) if m.dim() != d => {
+                return Err(Error::Width { expected: d, got: m.dim() });
+            }
             (Scaler::Train, Some(m)) => (m.mean().clone(), m.scale()?),
             _ => (Array1::zeros(d), Array1::ones(d)),
         };
@@ -160,7 +162,8 @@ mod tests {
     #[test]
     fn a_prefix_does_not_depend_on_the_largest_dimension() {
         for kind in [RandomProjectionKind::Gaussian, RandomProjectionKind::Sparse { density: Some(0.3) }] {
-            let (small, large) = (params(kind, 5, 4).fit(30, None).unwrap(), params(kind, 5, 20).fit(30, None).unwrap());
+            let (small, large) =
+                (params(kind, 5, 4).fit(30, None).unwrap(), params(kind, 5, 20).fit(30, None).unwrap());
             assert_eq!(small.matrix(), &large.matrix().slice(s![..4, ..]));
             assert_eq!(small.at(3).unwrap(), large.at(3).unwrap());
             assert_ne!(small, params(kind, 6, 4).fit(30, None).unwrap());
@@ -169,7 +172,8 @@ mod tests {
 
     #[test]
     fn sparse_entries_have_the_density_and_the_values_that_they_promise() {
-        let projection = params(RandomProjectionKind::Sparse { density: Some(0.25) }, 1, 200).fit(100, None).unwrap();
+        let projection =
+            params(RandomProjectionKind::Sparse { density: Some(0.25) }, 1, 200).fit(100, None).unwrap();
         let entries = projection.matrix();
         assert!(entries.iter().all(|&x| x == 0.0 || x.abs() == 2.0));
         let share = |sign: f64| entries.iter().filter(|&&x| x * sign > 0.0).count() as f64 / 20_000.0;
@@ -178,13 +182,18 @@ mod tests {
 
     #[test]
     fn train_scaling_standardises_first() {
-        let rows = Array2::from_shape_fn((50, 3), |(i, j)| (i as f32 * 0.3 + j as f32).sin() * (10 * j + 1) as f32 + 4.0);
+        let rows = Array2::from_shape_fn((50, 3), |(i, j)| {
+            (i as f32 * 0.3 + j as f32).sin() * (10 * j + 1) as f32 + 4.0
+        });
         let mut moments = Moments::new(3);
         moments.add(rows.view()).unwrap();
-        let scaled = RandomProjectionParams { scaler: Scaler::Train, ..params(RandomProjectionKind::Gaussian, 0, 2) };
+        let scaled =
+            RandomProjectionParams { scaler: Scaler::Train, ..params(RandomProjectionKind::Gaussian, 0, 2) };
         let map = scaled.fit(3, Some(&moments)).unwrap();
         let z = Projection::transform(&map.at(2).unwrap(), rows.view()).unwrap();
-        let by_hand = ((rows.mapv(f64::from) - moments.mean()) / &moments.scale().unwrap()).dot(&map.matrix().t()) / 2_f64.sqrt();
+        let by_hand = ((rows.mapv(f64::from) - moments.mean()) / &moments.scale().unwrap())
+            .dot(&map.matrix().t())
+            / 2_f64.sqrt();
         assert!((z.mapv(f64::from) - by_hand).iter().all(|x| x.abs() < 1e-5));
         assert!(matches!(scaled.fit(3, None), Err(Error::MissingMoments)));
         assert!(matches!(scaled.fit(4, Some(&moments)), Err(Error::Width { expected: 4, got: 3 })));
@@ -195,6 +204,9 @@ mod tests {
         let gaussian = RandomProjectionKind::Gaussian;
         assert!(params(gaussian, 0, 0).fit(3, None).is_err());
         assert!(params(RandomProjectionKind::Sparse { density: Some(1.5) }, 0, 2).fit(3, None).is_err());
-        assert!(matches!(params(gaussian, 0, 2).fit(3, None).unwrap().at(3), Err(Error::Dimension { asked: 3, available: 2 })));
+        assert!(matches!(
+            params(gaussian, 0, 2).fit(3, None).unwrap().at(3),
+            Err(Error::Dimension { asked: 3, available: 2 })
+        ));
     }
 }

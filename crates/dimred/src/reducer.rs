@@ -97,7 +97,8 @@ impl Reducer {
     /// # Errors
     /// [`Error::Format`] if the serialiser refuses.
     pub fn to_bytes(&self, provenance: &BTreeMap<String, String>) -> Result<Vec<u8>> {
-        let mut meta: HashMap<String, String> = provenance.iter().map(|(k, v)| (format!("from.{k}"), v.clone())).collect();
+        let mut meta: HashMap<String, String> =
+            provenance.iter().map(|(k, v)| (format!("from.{k}"), v.clone())).collect();
         let mut note = |key: &str, value: String| meta.insert(key.to_owned(), value);
         note("format", FORMAT.into());
         note("version", VERSION.into());
@@ -136,7 +137,9 @@ impl Reducer {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(format_error)?;
         let meta = header.metadata().clone().unwrap_or_default();
-        let get = |key: &str| meta.get(key).map(String::as_str).ok_or_else(|| wrong(format!("\"{key}\" is missing")));
+        let get = |key: &str| {
+            meta.get(key).map(String::as_str).ok_or_else(|| wrong(format!("\"{key}\" is missing")))
+        };
         if get("format")? != FORMAT || get("version")? != VERSION {
             return Err(wrong(format!("format {} version {}", get("format")?, get("version")?)));
         }
@@ -153,10 +156,19 @@ impl Reducer {
                 if components.nrows() > explained_variance.len() {
                     return Err(wrong("more components than explained variances".into()));
                 }
-                let bits = u64::from_str_radix(get("total_variance")?, 16).map_err(|e| wrong(e.to_string()))?;
+                let bits =
+                    u64::from_str_radix(get("total_variance")?, 16).map_err(|e| wrong(e.to_string()))?;
                 let scale = file.vector("scale", Some(d))?;
                 let (scaler, n_rows, total_variance) = (scaler()?, number("n_rows")?, f64::from_bits(bits));
-                Ok(Self::Pca(Pca { scaler, n_rows, mean, scale, components, explained_variance, total_variance }))
+                Ok(Self::Pca(Pca {
+                    scaler,
+                    n_rows,
+                    mean,
+                    scale,
+                    components,
+                    explained_variance,
+                    total_variance,
+                }))
             }
             method @ ("rp" | "rp-sparse") => {
                 let (scale, matrix) = (file.vector("scale", Some(d))?, file.matrix("matrix", d)?);
@@ -197,7 +209,8 @@ fn matrix<'a>(name: &'a str, values: &Array2<f64>) -> (&'a str, Vec<usize>, Vec<
 fn sorted_metadata(bytes: &[u8]) -> Result<Vec<u8>> {
     let length = bytes.first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b) as usize);
     let (header, data) = bytes[8..].split_at(length);
-    let value: BTreeMap<String, serde_json::Value> = serde_json::from_slice(header).map_err(|e| wrong(e.to_string()))?;
+    let value: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(header).map_err(|e| wrong(e.to_string()))?;
     let mut header = serde_json::to_vec(&value).map_err(|e| wrong(e.to_string()))?;
     header.resize(header.len().next_multiple_of(8), b' ');
     Ok([(header.len() as u64).to_le_bytes().as_slice(), &header, data].concat())
@@ -224,7 +237,9 @@ impl Tensors<'_> {
         let (shape, values) = self.floats(name)?;
         match shape[..] {
             [n] if n > 0 && expected.is_none_or(|e| e == n) => Ok(values.into()),
-            _ => Err(wrong(format!("tensor {name} has shape {shape:?}, expected [{}]", expected.unwrap_or(1)))),
+            _ => {
+                Err(wrong(format!("tensor {name} has shape {shape:?}, expected [{}]", expected.unwrap_or(1))))
+            }
         }
     }
 
@@ -261,7 +276,8 @@ mod tests {
 
     #[test]
     fn files_round_trip_to_the_bit() {
-        let provenance = BTreeMap::from([("cache_id".to_owned(), "abc".to_owned()), ("z".to_owned(), "1".to_owned())]);
+        let provenance =
+            BTreeMap::from([("cache_id".to_owned(), "abc".to_owned()), ("z".to_owned(), "1".to_owned())]);
         for reducer in reducers() {
             let bytes = reducer.to_bytes(&provenance).unwrap();
             assert_eq!(bytes, reducer.to_bytes(&provenance).unwrap());

@@ -211,7 +211,8 @@ impl Row {
     /// Sum of `ln(sum)` over the row, with one logarithm for 64 pixels.
     fn log_sums(&self) -> f64 {
         // Each factor is in [1, 255], so the product stays below 2^512 and overflows nothing.
-        let logs = self.sum.chunks(64).map(|sums| sums.iter().map(|&sum| f64::from(sum)).product::<f64>().ln());
+        let logs =
+            self.sum.chunks(64).map(|sums| sums.iter().map(|&sum| f64::from(sum)).product::<f64>().ln());
         logs.sum()
     }
 
@@ -278,7 +279,7 @@ mod tests {
         // Which value stands for "ignore" does not matter, and a wholly ignored image adds nothing.
         map.mapv_inplace(|label| if label >= 3 { 77 } else { label });
         assert_eq!(loss(&x, (2, 2), &map), all);
-        let pair = ndarray::concatenate![Axis(0), x, x + 1.0];
+        let pair = ndarray::concatenate![Axis(0), x, &x + 1.0];
         let pair_map = ndarray::concatenate![Axis(0), map, map.mapv(|_| 255)];
         let both = loss(&pair, (2, 2), &pair_map);
         assert_eq!((both.loss, both.pixels), (all.loss, all.pixels));
@@ -316,7 +317,9 @@ mod tests {
 
     #[test]
     fn misfits_are_refused() {
-        let fit = |t, c, b| masked_cross_entropy_upsampled(logits(2, t, c).view(), (2, 2), labels(b, 4, 4, 3).view());
+        let fit = |t, c, b| {
+            masked_cross_entropy_upsampled(logits(2, t, c).view(), (2, 2), labels(b, 4, 4, 3).view())
+        };
         assert!(fit(4, 3, 2).is_ok());
         assert!(matches!(fit(5, 3, 2), Err(Error::Shape { what: "logits", .. })));
         assert!(matches!(fit(4, 3, 1), Err(Error::Shape { what: "labels", .. })));

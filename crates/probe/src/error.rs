@@ -3,8 +3,8 @@
 //! Data that do not fit together, parameters out of range, training data that cannot be read, a loss
 //! that left the finite numbers, and a caller who asked to stop.
 
-/// `Result` with this crate's [`Error`].
-pub type Result<T> = std::result::Result<T, Error>;
+/// `Result` with this crate's [`Error`], unless another is named.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An argument that does not fit, or a training run that could not be finished.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,9 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The loss is no longer a finite number.
-    #[error("training diverged: the loss of step {step} is {loss}; look for non-finite features, or lower the learning rate")]
+    #[error(
+        "training diverged: the loss of step {step} is {loss}; look for non-finite features, or lower the learning rate"
+    )]
     Diverged {
         /// The step, counted from 1.
         step: usize,

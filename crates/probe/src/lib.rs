@@ -1,1 +1,32 @@
-//! Probes on cached features, and the metrics that score them.
+//! Everything takes and returns arrays: tokens `[b, t, k]` from wherever they were projected, label maps `[b, h, w]`
+//! of bytes. Files, caches and projections are known elsewhere.
+#![doc = include_str!("../README.md")]
+
+mod adam;
+mod assignment;
+mod bootstrap;
+mod cluster_loss;
+mod cluster_probe;
+mod confusion;
+mod cross_entropy;
+mod error;
+mod exp;
+mod linear_probe;
+mod probe;
+mod schedule;
+mod scores;
+mod upsample;
+
+pub use adam::Adam;
+pub use assignment::{Assignment, hungarian};
+pub use bootstrap::{Interval, bootstrap};
+pub use cluster_loss::{ClusterGradient, ClusterLoss};
+pub use cluster_probe::{ClusterProbe, ClusterProbeParams};
+pub use confusion::ConfusionMatrix;
+pub use cross_entropy::{CrossEntropy, masked_cross_entropy_upsampled};
+pub use error::{Error, Result};
+pub use linear_probe::{LinearGradient, LinearProbe, LinearProbeParams};
+pub use probe::Probe;
+pub use schedule::{Batch, Schedule, Step, TrainSet};
+pub use scores::Scores;
+pub use upsample::upsample_argmax;

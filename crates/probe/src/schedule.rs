@@ -6,7 +6,7 @@
 
 use std::ops::ControlFlow;
 
-use ndarray::{Array3, ArrayView2};
+use ndarray::Array3;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -151,10 +151,151 @@ impl Batches {
     }
 }
 
-/// Adds images' gradients up, in image order; `None` for no image.
-pub(crate) fn sum_in_order<'a>(
-    mut gradients: impl Iterator<Item = ArrayView2<'a, f32>>,
-) -> Option<ndarray::Array2<f32>> {
-    let first = gradients.next()?.to_owned();
-    Some(gradients.fold(first, |sum, gradient| sum + gradient))
+#[cfg(test)]
+pub(crate) mod tests {
+    use ndarray::{Array, Axis, s};
+    use rand::Rng;
+
+    use super::*;
+
+    /// Images whose tokens are noisy copies of one direction per class, on a grid that the classes share in
+    /// halves: upper and lower.
+    pub(crate) struct Halves {
+        pub(crate) tokens: Array3<f32>, // [n, 16, 4]
+        pub(crate) labels: Array3<u8>,  // [n, 8, 8]
+    }
+
+    impl Halves {
+        pub(crate) fn new(n: usize) -> Self {
+            let mut labels = Array3::zeros((n, 8, 8));
+            for (i, mut map) in labels.outer_iter_mut().enumerate() {
+                map.slice_mut(s![..4, ..]).fill((i % 3) as u8);
+                map.slice_mut(s![4.., ..]).fill(((i + 1) % 3) as u8);
+                map[[0, i % 8]] = 255;
+            }
+            let tokens = Array::from_shape_fn((n, 16, 4), |(i, t, k)| {
+                let class = (i + t / 8) % 3;
+                f32::from(u8::from(k == class)) + 0.3 * ((i * 97 + t * 13 + k * 7) as f32).sin()
+            });
+            Self { tokens, labels }
+        }
+    }
+
+    impl TrainSet for Halves {
+        fn len(&self) -> usize {
+            self.tokens.dim().0
+        }
+
+        fn dim(&self) -> usize {
+            self.tokens.dim().2
+        }
+
+        fn grid(&self) -> (usize, usize) {
+            (4, 4)
+        }
+
+        fn label_size(&self) -> (usize, usize) {
+            (8, 8)
+        }
+
+        fn fetch(&self, indices: &[usize]) -> Result<Batch, Box<dyn std::error::Error + Send + Sync>> {
+            if indices.contains(&99) {
+                return Err("image 99 is missing".into());
+            }
+            Ok(Batch {
+                tokens: self.tokens.select(Axis(0), indices),
+                labels: self.labels.select(Axis(0), indices),
+            })
+        }
+    }
+
+    fn take(n: usize, batch_size: usize, seed: u64, count: usize) -> Vec<Vec<usize>> {
+        let mut batches = Batches::new(n, batch_size, seed);
+        (0..count).map(|_| batches.next().to_vec()).collect()
+    }
+
+    #[test]
+    fn every_epoch_is_a_new_permutation() {
+        let batches = take(10, 4, 0, 6);
+        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2, 4, 4, 2]);
+        let epochs: Vec<Vec<usize>> = batches.chunks(3).map(|epoch| epoch.concat()).collect();
+        assert_ne!(epochs[0], epochs[1]);
+        for mut epoch in epochs {
+            epoch.sort_unstable();
+            assert_eq!(epoch, (0..10).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn batches_follow_from_the_seed() {
+        assert_eq!(take(10, 4, 7, 9), take(10, 4, 7, 9));
+        assert_ne!(take(10, 4, 7, 9), take(10, 4, 8, 9));
+        assert_eq!(take(3, 16, 0, 2).iter().map(Vec::len).collect::<Vec<_>>(), [3, 3]);
+    }
+
+    #[test]
+    fn weights_are_drawn_apart_from_batches_and_follow_the_seed() {
+        let draw = |mut rng: ChaCha8Rng| rng.random::<u64>();
+        let weights = |seed| draw(Schedule { seed, ..Schedule::default() }.weights_rng());
+        assert_eq!(weights(3), weights(3));
+        assert_ne!(weights(3), weights(4));
+        assert_ne!(weights(3), draw(ChaCha8Rng::seed_from_u64(3)));
+    }
+
+    fn run(data: &dyn TrainSet, schedule: Schedule, losses: &[Option<f64>]) -> (Vec<Step>, Result<()>) {
+        let (mut seen, mut losses) = (Vec::new(), losses.iter());
+        let mut on_step = |step: Step| {
+            seen.push(step);
+            if step.step == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let result = schedule.run(data, &mut on_step, |_| Ok(losses.next().copied().flatten()));
+        (seen, result)
+    }
+
+    #[test]
+    fn steps_are_reported_and_can_be_stopped() {
+        let data = Halves::new(5);
+        let schedule = Schedule { steps: 3, ..Schedule::default() };
+        let (seen, result) = run(&data, schedule, &[Some(1.0), None, Some(0.5)]);
+        assert!(result.is_ok());
+        let expected = [(1, Some(1.0)), (2, None), (3, Some(0.5))];
+        assert_eq!(seen, expected.map(|(step, loss)| Step { step, steps: 3, loss }));
+        let (seen, result) = run(&data, Schedule { steps: 9, ..schedule }, &[]);
+        assert!(matches!(result, Err(Error::Interrupted)) && seen.len() == 4);
+    }
+
+    #[test]
+    fn divergence_and_unreadable_images_name_their_step() {
+        let (seen, result) = run(&Halves::new(5), Schedule::default(), &[Some(1.0), Some(f64::NAN)]);
+        assert!(matches!(result, Err(Error::Diverged { step: 2, .. })) && seen.len() == 1);
+        let schedule = Schedule { batch_size: 100, ..Schedule::default() };
+        let (_, result) = run(&Halves::new(100), schedule, &[]);
+        let Err(Error::Fetch { step: 1, source }) = result else { panic!("{result:?}") };
+        assert_eq!(source.to_string(), "image 99 is missing");
+    }
+
+    #[test]
+    fn data_that_lie_about_their_shape_are_refused() {
+        let mut data = Halves::new(5);
+        data.labels = Array3::zeros((5, 8, 7));
+        let (_, result) = run(&data, Schedule::default(), &[]);
+        assert!(matches!(result, Err(Error::Shape { what: "labels", .. })));
+        data = Halves::new(5);
+        data.tokens = Array3::zeros((5, 15, 4));
+        let (_, result) = run(&data, Schedule::default(), &[]);
+        assert!(matches!(result, Err(Error::Shape { what: "tokens", .. })));
+    }
+
+    #[test]
+    fn nothing_to_train_on_is_refused() {
+        let (data, schedule) = (Halves::new(5), Schedule::default());
+        assert!(schedule.check(&data).is_ok());
+        assert!(matches!(schedule.check(&Halves::new(0)), Err(Error::Empty("training set"))));
+        for wrong in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            let schedule = Schedule { learning_rate: wrong, ..schedule };
+            assert!(matches!(schedule.check(&data), Err(Error::Range { what: "learning rate", .. })));
+        }
+        let schedule = Schedule { batch_size: 0, ..schedule };
+        assert!(matches!(schedule.check(&data), Err(Error::Range { what: "batch size", .. })));
+    }
 }

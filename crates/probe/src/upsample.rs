@@ -24,11 +24,6 @@ impl Upsampler {
         Self { rows: axis(grid.0, size.0), cols: axis(grid.1, size.1), grid }
     }
 
-    /// Output height `h`.
-    pub(crate) fn height(&self) -> usize {
-        self.rows.len()
-    }
-
     /// Output width `w`.
     pub(crate) fn width(&self) -> usize {
         self.cols.len()
@@ -94,7 +89,11 @@ fn axis(input: usize, output: usize) -> Vec<[Tap; 2]> {
 /// let scores = ndarray::array![[1.0, 0.0], [0.0, 1.0]]; // two tokens side by side, two classes
 /// assert_eq!(probe::upsample_argmax(scores.view(), (1, 2), (1, 5)), ndarray::array![[0, 0, 0, 1, 1]]);
 /// ```
-pub fn upsample_argmax(scores: ArrayView2<'_, f32>, grid: (usize, usize), size: (usize, usize)) -> Array2<u8> {
+pub fn upsample_argmax(
+    scores: ArrayView2<'_, f32>,
+    grid: (usize, usize),
+    size: (usize, usize),
+) -> Array2<u8> {
     let (t, c) = scores.dim();
     assert!(t == grid.0 * grid.1 && t > 0, "{t} tokens on a grid of {grid:?}");
     assert!((1..=256).contains(&c), "{c} scores per token do not fit a label map of bytes");

@@ -74,7 +74,11 @@ impl Array {
         }
     }
 
-    fn gather<const N: usize>(&self, storage: &[u8], read: impl Fn([u8; N]) -> f32) -> Result<Vec<f32>, String> {
+    fn gather<const N: usize>(
+        &self,
+        storage: &[u8],
+        read: impl Fn([u8; N]) -> f32,
+    ) -> Result<Vec<f32>, String> {
         let (elements, _) = storage.as_chunks::<N>();
         let n = self.check(elements.len())?;
         if self.strides == row_major(&self.shape) {
@@ -137,7 +141,8 @@ mod tests {
 
     #[test]
     fn strides_and_offsets_are_respected() {
-        let values = |shape: &[usize], strides: &[usize], offset| array(shape, strides, offset).values(&storage());
+        let values =
+            |shape: &[usize], strides: &[usize], offset| array(shape, strides, offset).values(&storage());
         assert_eq!(values(&[2, 3], &[3, 1], 0).unwrap(), [0., 1., 2., 3., 4., 5.]);
         assert_eq!(values(&[2, 3], &[3, 1], 6).unwrap(), [6., 7., 8., 9., 10., 11.]);
         assert_eq!(values(&[3, 2], &[1, 3], 0).unwrap(), [0., 3., 1., 4., 2., 5.]);
@@ -160,7 +165,10 @@ mod tests {
             (vec![2], vec![], 0),
             (vec![0], vec![1], 0),
         ] {
-            assert!(array(&shape, &strides, offset).values(&storage()).is_err(), "{shape:?} {strides:?} {offset}");
+            assert!(
+                array(&shape, &strides, offset).values(&storage()).is_err(),
+                "{shape:?} {strides:?} {offset}"
+            );
         }
     }
 

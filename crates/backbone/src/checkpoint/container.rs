@@ -34,7 +34,8 @@ impl<'a> Container<'a> {
     /// If it is none that is known, or damaged.
     pub(crate) fn open(bytes: &'a [u8]) -> Result<Self, String> {
         if Torch::is_zip(bytes) {
-            let mut archive = Archive::new(Cursor::new(bytes)).map_err(|error| format!("zip archive: {error}"))?;
+            let mut archive =
+                Archive::new(Cursor::new(bytes)).map_err(|error| format!("zip archive: {error}"))?;
             let torch = Torch::open_zip(&mut archive)?;
             Ok(Self { archive: Some(archive), ..Self::of_torch(bytes, &torch)? })
         } else if Torch::is_legacy(bytes) {
@@ -56,13 +57,15 @@ impl<'a> Container<'a> {
             }
         }
         let (architecture, argument_heads) = unwrap::arguments(&torch.pickle);
-        let inside = Inside { metadata_heads: None, argument_heads, architecture: architecture.map(str::to_owned) };
+        let inside =
+            Inside { metadata_heads: None, argument_heads, architecture: architecture.map(str::to_owned) };
         Ok(Self { bytes, archive: None, last: None, arrays, inside, notes: note.into_iter().collect() })
     }
 
     fn of_safetensors(bytes: &'a [u8]) -> Result<Self, String> {
         SafeTensors::deserialize(bytes).map_err(|error| format!("safetensors: {error}"))?; // checks that all is there
-        let (header, about) = SafeTensors::read_metadata(bytes).map_err(|error| format!("safetensors: {error}"))?;
+        let (header, about) =
+            SafeTensors::read_metadata(bytes).map_err(|error| format!("safetensors: {error}"))?;
         let start = header + 8; // the length of the header comes before it
         let mut arrays = Arrays::new();
         for (name, info) in about.tensors() {

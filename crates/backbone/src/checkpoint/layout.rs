@@ -30,7 +30,8 @@ const HF_BLOCK: [(&str, &str); 5] = [
 ];
 
 /// The three that DINO stacks.
-const HF_QKV: [&str; 3] = ["attention.attention.query.", "attention.attention.key.", "attention.attention.value."];
+const HF_QKV: [&str; 3] =
+    ["attention.attention.query.", "attention.attention.key.", "attention.attention.value."];
 
 /// A tensor in DINO's layout: one array, or several stacked along the first axis.
 pub(crate) struct Parts(pub(crate) Vec<Array>);
@@ -144,7 +145,8 @@ mod tests {
 
     #[test]
     fn heads_lie_behind() {
-        let (parts, behind) = to_dino(arrays(&[("norm.bias", &[4]), ("head.mlp.0.bias", &[9]), ("fc_norm.bias", &[4])]));
+        let (parts, behind) =
+            to_dino(arrays(&[("norm.bias", &[4]), ("head.mlp.0.bias", &[9]), ("fc_norm.bias", &[4])]));
         assert_eq!(parts.keys().collect::<Vec<_>>(), ["norm.bias"]);
         assert_eq!(behind, ["fc_norm.bias", "head.mlp.0.bias"]);
     }

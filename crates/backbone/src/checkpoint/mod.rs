@@ -98,7 +98,9 @@ fn check(path: &Path, sizes: Sizes, shapes: &Shapes) -> Result<()> {
         None => Ok(()),
         Some(problems) => Err(Error::Tensors {
             path: path.to_owned(),
-            model: format!("a ViT of {depth} blocks with {embed_dim} dimensions and patches of {patch_size} px"),
+            model: format!(
+                "a ViT of {depth} blocks with {embed_dim} dimensions and patches of {patch_size} px"
+            ),
             problems,
         }),
     }
@@ -116,6 +118,8 @@ fn foreign(shapes: &Shapes) -> String {
     let some: Vec<&str> = shapes.keys().take(3).map(String::as_str).collect();
     match &some[..] {
         [] => "it holds no tensors".to_owned(),
-        some => format!("it holds no vision transformer; its {} tensors are {}, …", shapes.len(), some.join(", ")),
+        some => {
+            format!("it holds no vision transformer; its {} tensors are {}, …", shapes.len(), some.join(", "))
+        }
     }
 }

@@ -66,7 +66,8 @@ pub(crate) fn complete(
 ///
 /// `preprocessor_config.json` is Hugging Face's file for it; timm keeps them in its `config.json`.
 pub(crate) fn normalization(weights: &Path) -> Option<([f32; 3], [f32; 3])> {
-    let three = |json: &Value, key: &str| -> Option<[f32; 3]> { serde_json::from_value(json.get(key)?.clone()).ok() };
+    let three =
+        |json: &Value, key: &str| -> Option<[f32; 3]> { serde_json::from_value(json.get(key)?.clone()).ok() };
     let hugging_face = |json: Value| Some((three(&json, "image_mean")?, three(&json, "image_std")?));
     let timm = |json: Value| {
         let config = json.get("pretrained_cfg")?;
@@ -102,7 +103,9 @@ fn config_json(sizes: Sizes, weights: &Path, required: bool) -> Result<Option<Va
         return if required { refuse(reason) } else { Ok(None) };
     }
     match json.get("hidden_act").and_then(Value::as_str) {
-        Some(other) if other != "gelu" => refuse(format!("hidden_act is {other}, and only gelu is supported")),
+        Some(other) if other != "gelu" => {
+            refuse(format!("hidden_act is {other}, and only gelu is supported"))
+        }
         _ => Ok(Some(json)),
     }
 }
@@ -114,7 +117,10 @@ fn heads_of_neighbours(sizes: Sizes, weights: &Path) -> Result<Option<usize>> {
         let Some(json) = read(&path).filter(|json| contradiction(json, sizes).is_none()) else { continue };
         match (heads(&json), &first) {
             (Some(heads), Some((other, from))) if heads != *other => {
-                let reason = format!("it states {heads} attention heads and {} {other}; give --num-heads", from.display());
+                let reason = format!(
+                    "it states {heads} attention heads and {} {other}; give --num-heads",
+                    from.display()
+                );
                 return Err(Error::Config { path, reason });
             }
             (Some(heads), None) => first = Some((heads, path)),
@@ -131,7 +137,8 @@ fn neighbours(weights: &Path) -> Vec<PathBuf> {
         _ => Path::new("."),
     };
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let is_json = |path: &PathBuf| path.extension().is_some_and(|e| e == "json") && !path.ends_with("config.json");
+    let is_json =
+        |path: &PathBuf| path.extension().is_some_and(|e| e == "json") && !path.ends_with("config.json");
     let mut paths: Vec<PathBuf> = entries.filter(is_json).collect();
     paths.sort_unstable();
     paths
@@ -186,7 +193,12 @@ mod tests {
         folder
     }
 
-    fn heads_of(embed_dim: usize, files: &[(&str, &str)], asked: Option<usize>, inside: &Inside) -> Result<usize> {
+    fn heads_of(
+        embed_dim: usize,
+        files: &[(&str, &str)],
+        asked: Option<usize>,
+        inside: &Inside,
+    ) -> Result<usize> {
         let folder = folder(files);
         let config = complete(sizes(embed_dim), &folder.path().join("weights.pth"), false, asked, inside)?;
         Ok(config.num_heads)
@@ -223,7 +235,11 @@ mod tests {
             r#"[{"num_heads": 16}]"#,
             "no JSON",
         ] {
-            assert_eq!(heads_of(192, &[("config.json", other), ("x.json", other)], None, &none).unwrap(), 3, "{other}");
+            assert_eq!(
+                heads_of(192, &[("config.json", other), ("x.json", other)], None, &none).unwrap(),
+                3,
+                "{other}"
+            );
         }
         let two = [("a.json", r#"{"num_heads": 6}"#), ("b.json", r#"{"num_heads": 4}"#)];
         assert!(heads_of(192, &two, None, &none).unwrap_err().is_integrity());
@@ -244,9 +260,16 @@ mod tests {
             let folder = folder(&[("config.json", config)]);
             complete(sizes(192), &folder.path().join("model.safetensors"), true, None, &Inside::default())
         };
-        let config = complete(r#"{"num_attention_heads": 6, "layer_norm_eps": 1e-12, "hidden_act": "gelu"}"#).unwrap();
+        let config =
+            complete(r#"{"num_attention_heads": 6, "layer_norm_eps": 1e-12, "hidden_act": "gelu"}"#).unwrap();
         assert_eq!((config.num_heads, config.layer_norm_eps), (6, 1e-12));
-        for bad in [r#"{"hidden_size": 384}"#, r#"{"num_hidden_layers": 12}"#, r#"{"hidden_act": "relu"}"#, "{", "[]"] {
+        for bad in [
+            r#"{"hidden_size": 384}"#,
+            r#"{"num_hidden_layers": 12}"#,
+            r#"{"hidden_act": "relu"}"#,
+            "{",
+            "[]",
+        ] {
             assert!(complete(bad).unwrap_err().is_integrity(), "{bad}");
         }
     }

@@ -37,9 +37,16 @@ impl Sizes {
         let in_blocks = |tensor: &str| -> Vec<usize> {
             (blocks.iter().take(depth)).filter_map(|i| side(&format!("blocks.{i}.{tensor}"), 0)).collect()
         };
-        let ends = [side("cls_token", 2), side("pos_embed", 2), side("norm.weight", 0), side("patch_embed.proj.bias", 0)];
+        let ends = [
+            side("cls_token", 2),
+            side("pos_embed", 2),
+            side("norm.weight", 0),
+            side("patch_embed.proj.bias", 0),
+        ];
         let embed_dim = vote(ends.into_iter().flatten().chain(in_blocks("norm1.weight")))?;
-        let patch_size = vote([side("patch_embed.proj.weight", 2), side("patch_embed.proj.weight", 3)].into_iter().flatten());
+        let patch_size = vote(
+            [side("patch_embed.proj.weight", 2), side("patch_embed.proj.weight", 3)].into_iter().flatten(),
+        );
         Some(Self {
             embed_dim,
             depth,
@@ -85,7 +92,9 @@ pub(crate) fn problems(expected: &[(String, Vec<usize>)], found: &Shapes) -> Opt
     for (name, shape) in expected {
         match found.get(name) {
             None => problems.push(format!("missing {name} {shape:?}")),
-            Some(other) if other != shape => problems.push(format!("{name} is {other:?}, expected {shape:?}")),
+            Some(other) if other != shape => {
+                problems.push(format!("{name} is {other:?}, expected {shape:?}"))
+            }
             Some(_) => {}
         }
     }
@@ -135,7 +144,10 @@ mod tests {
             found.insert(name.to_owned(), wrong.clone());
             assert_eq!(Sizes::read_off(&found).unwrap(), sizes, "{name}");
             let text = problems(&config().tensors(), &found).unwrap();
-            assert!(text.starts_with(&format!("{name} is {wrong:?}, expected [")) && !text.contains(';'), "{text}");
+            assert!(
+                text.starts_with(&format!("{name} is {wrong:?}, expected [")) && !text.contains(';'),
+                "{text}"
+            );
         }
     }
 

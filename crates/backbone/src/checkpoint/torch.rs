@@ -71,7 +71,8 @@ impl Torch {
             Ok::<_, String>(pickle)
         };
         let (_magic, _protocol, system, pickle, keys) = (next()?, next()?, next()?, next()?, next()?);
-        if system.get(system.root(), "little_endian").is_some_and(|id| system.node(id) == &Node::Bool(false)) {
+        if system.get(system.root(), "little_endian").is_some_and(|id| system.node(id) == &Node::Bool(false))
+        {
             return Err("its numbers are big-endian".to_owned());
         }
         let dtypes = storage_types(&pickle);
@@ -95,8 +96,12 @@ impl Torch {
         let Node::Object(object) = self.pickle.node(id) else { return Ok(None) };
         let args = self.pickle.sequence(object.args).unwrap_or_default();
         match (self.pickle.global(object.class), args) {
-            (Some("torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2"), args) => self.rebuild(args).map(Some),
-            (Some("torch._utils._rebuild_parameter"), &[inner, ..]) if self.is_plain_tensor(inner) => self.tensor(inner),
+            (Some("torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2"), args) => {
+                self.rebuild(args).map(Some)
+            }
+            (Some("torch._utils._rebuild_parameter"), &[inner, ..]) if self.is_plain_tensor(inner) => {
+                self.tensor(inner)
+            }
             _ => Ok(None),
         }
     }
@@ -108,21 +113,30 @@ impl Torch {
 
     /// Arguments `storage, offset, shape, strides, …`.
     fn rebuild(&self, args: &[Id]) -> Result<Array, String> {
-        let [storage, offset, shape, strides, ..] = args else { return Err("a tensor without a shape".to_owned()) };
+        let [storage, offset, shape, strides, ..] = args else {
+            return Err("a tensor without a shape".to_owned());
+        };
         let size = |id: &Id| self.pickle.int(*id).and_then(|value| usize::try_from(value).ok());
-        let sizes = |id: &Id| self.pickle.sequence(*id).and_then(|items| items.iter().map(size).collect::<Option<Vec<_>>>());
+        let sizes = |id: &Id| {
+            self.pickle.sequence(*id).and_then(|items| items.iter().map(size).collect::<Option<Vec<_>>>())
+        };
         let (Some(offset), Some(shape), Some(strides)) = (size(offset), sizes(shape), sizes(strides)) else {
             return Err("a tensor whose shape is no list of sizes".to_owned());
         };
-        let reference = reference(&self.pickle, self.pickle.node(*storage)).ok_or("a tensor without a storage")?;
+        let reference =
+            reference(&self.pickle, self.pickle.node(*storage)).ok_or("a tensor without a storage")?;
         let offset = match reference.view {
-            Some(view) => size(&view).and_then(|start| start.checked_add(offset)).ok_or("a view without a start")?,
+            Some(view) => {
+                size(&view).and_then(|start| start.checked_add(offset)).ok_or("a view without a start")?
+            }
             None => offset,
         };
         let storage = match &self.storages {
             Storages::Zip(folder) => Storage::Entry(format!("{folder}/data/{}", reference.key)),
             Storages::Legacy(ranges) => {
-                let range = ranges.get(reference.key).ok_or_else(|| format!("there is no storage {}", reference.key))?;
+                let range = ranges
+                    .get(reference.key)
+                    .ok_or_else(|| format!("there is no storage {}", reference.key))?;
                 Storage::Bytes(range.clone())
             }
         };
@@ -192,4 +206,78 @@ fn legacy_storage(bytes: &[u8], at: usize, size: usize) -> Option<Range<usize>> 
     let start = at + number.len();
     let end = start.checked_add(length).filter(|&end| end <= bytes.len())?;
     Some(start..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Vec<u8> {
+        [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat()
+    }
+
+    /// A file in the old container: `object` as the object, and storage "7" with the numbers 0 to 5 in `f32`.
+    fn legacy(object: &[u8], system: &[u8]) -> Vec<u8> {
+        let pickle = |program: &[u8]| [b"\x80\x02", program, b"."].concat();
+        let keys = [&b"]"[..], &text("7"), b"a"].concat();
+        let mut file = pickle(b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19");
+        for program in [b"M\xe9\x03", system, object, &keys] {
+            file.extend(pickle(program));
+        }
+        file.extend(6i64.to_le_bytes());
+        file.extend((0..6).flat_map(|i| (i as f32).to_le_bytes()));
+        file
+    }
+
+    /// A call that rebuilds a tensor of shape `[2]` at offset 1 of storage "7", or of a view of it.
+    fn tensor(view: &[u8]) -> Vec<u8> {
+        let call = b"ctorch._utils\n_rebuild_tensor_v2\n((";
+        let class = b"ctorch\nFloatStorage\n";
+        let storage =
+            [&text("storage"), &class[..], &text("7"), &text("cpu"), b"K\x06", view, b"tQ"].concat();
+        [&call[..], &storage, b"K\x01K\x02\x85K\x02\x85\x89NtR"].concat()
+    }
+
+    fn values(object: &[u8]) -> Result<Vec<f32>, String> {
+        let bytes = legacy(object, b"}");
+        let torch = Torch::open_legacy(&bytes)?;
+        let array = torch.tensor(torch.pickle.root())?.ok_or("no tensor")?;
+        let Storage::Bytes(range) = array.storage.clone() else { panic!("not in the file") };
+        array.values(&bytes[range])
+    }
+
+    #[test]
+    fn views_of_storages_start_where_they_say() {
+        assert!(Torch::is_legacy(&legacy(b"N", b"}")));
+        assert_eq!(values(&tensor(b"N")).unwrap(), [1.0, 3.0]);
+        let view = [&b"("[..], &text("v"), b"K\x02K\x04t"].concat();
+        assert_eq!(values(&tensor(&view)).unwrap(), [3.0, 5.0]);
+        let outside = [&b"("[..], &text("v"), b"K\x04K\x02t"].concat();
+        assert!(values(&tensor(&outside)).is_err());
+    }
+
+    #[test]
+    fn a_parameter_is_its_tensor() {
+        let parameter =
+            |inner: &[u8]| [&b"ctorch._utils\n_rebuild_parameter\n("[..], inner, b"\x88NtR"].concat();
+        assert_eq!(values(&parameter(&tensor(b"N"))).unwrap(), [1.0, 3.0]);
+        assert_eq!(values(&parameter(&parameter(&tensor(b"N")))).unwrap_err(), "no tensor");
+    }
+
+    #[test]
+    fn other_machines_and_cut_storages_are_refused() {
+        let big = [&b"}"[..], &text("little_endian"), b"\x89s"].concat();
+        let refused = |bytes: &[u8]| Torch::open_legacy(bytes).err().unwrap();
+        assert!(refused(&legacy(&tensor(b"N"), &big)).contains("big-endian"));
+        let whole = legacy(&tensor(b"N"), b"}");
+        assert!(refused(&whole[..whole.len() - 1]).contains("cut off"));
+        assert!(refused(&legacy(b"N", b"}")).contains("nothing refers"));
+    }
+
+    #[test]
+    fn classes_of_storages_have_their_sizes() {
+        assert_eq!(dtype("torch.HalfStorage"), Dtype::F16);
+        assert_eq!(dtype("torch.LongStorage").size(), Some(8));
+        assert_eq!(dtype("os.system").size(), None);
+    }
 }

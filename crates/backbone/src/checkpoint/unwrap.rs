@@ -41,7 +41,9 @@ pub(crate) fn arguments(pickle: &Pickle) -> (Option<&str>, Option<usize>) {
 /// Takes the prefixes of wrappers off; returns the names of tensors that are outside of what is wrapped.
 pub(crate) fn strip(mut arrays: Arrays) -> (Arrays, Vec<String>) {
     let mut outside = Vec::new();
-    while let Some(prefix) = PREFIXES.iter().find(|prefix| arrays.keys().any(|name| name.starts_with(**prefix))) {
+    while let Some(prefix) =
+        PREFIXES.iter().find(|prefix| arrays.keys().any(|name| name.starts_with(**prefix)))
+    {
         let mut inside = Arrays::new();
         for (name, array) in arrays {
             match name.strip_prefix(prefix) {
@@ -60,9 +62,10 @@ pub(crate) fn left_out(mut names: Vec<String>) -> Option<String> {
     match &names[..] {
         [] => None,
         [one] => Some(format!("tensor {one} is not part of the backbone and was left out")),
-        [first, .., last] => {
-            Some(format!("{} tensors, {first} to {last}, are not part of the backbone and were left out", names.len()))
-        }
+        [first, .., last] => Some(format!(
+            "{} tensors, {first} to {last}, are not part of the backbone and were left out",
+            names.len()
+        )),
     }
 }
 
@@ -87,10 +90,11 @@ mod tests {
         for (given, kept, outside) in [
             (&["norm.bias", "head.bias"][..], &["head.bias", "norm.bias"][..], &[][..]),
             (&["module.backbone.norm.bias", "module.head.bias"], &["norm.bias"], &["head.bias"]),
-            (&["net.model.norm.bias", "net.cluster1.0.bias", "linear_probe.bias"], &["norm.bias"], &[
-                "linear_probe.bias",
-                "net.cluster1.0.bias",
-            ]),
+            (
+                &["net.model.norm.bias", "net.cluster1.0.bias", "linear_probe.bias"],
+                &["norm.bias"],
+                &["linear_probe.bias", "net.cluster1.0.bias"],
+            ),
             (&["vit.layernorm.bias", "classifier.bias"], &["layernorm.bias"], &["classifier.bias"]),
         ] {
             let (stripped, left) = strip(arrays(given));
@@ -110,8 +114,9 @@ mod tests {
     #[test]
     fn the_teacher_is_preferred() {
         let word = |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
-        let program = [&b"}("[..], &word("model"), b"}", &word("x"), b"Ns", &word("teacher"), b"}", &word("y"), b"Nsu."];
-        let (pickle, _) = Pickle::read(&program.concat()).unwrap();
+        let entry = |name: &str, inner: &str| [&word(name), &b"}"[..], &word(inner), b"Ns"].concat();
+        let entries = [entry("model", "x"), entry("student", "z"), entry("teacher", "y")].concat();
+        let (pickle, _) = Pickle::read(&[b"}(", &entries[..], b"u."].concat()).unwrap();
         let (dict, note) = state_dict(&pickle);
         assert!(pickle.get(dict, "y").is_some() && note.unwrap().contains("teacher"));
         let (flat, _) = Pickle::read(&[&b"}"[..], &word("model"), b"Ns."].concat()).unwrap();

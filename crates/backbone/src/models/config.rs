@@ -14,8 +14,12 @@ const TABLE_PX: usize = 224;
 pub(crate) const LAYER_NORM_EPS: f64 = 1e-6;
 
 /// Published families: name, `embed_dim`, `depth`, `num_heads`. "micro" is ours: a tiny of four blocks, for demos.
-const FAMILIES: [(&str, usize, usize, usize); 4] =
-    [("vit_micro", 192, 4, 3), ("vit_tiny", 192, 12, 3), ("vit_small", 384, 12, 6), ("vit_base", 768, 12, 12)];
+const FAMILIES: [(&str, usize, usize, usize); 4] = [
+    ("vit_micro", 192, 4, 3),
+    ("vit_tiny", 192, 12, 3),
+    ("vit_small", 384, 12, 6),
+    ("vit_base", 768, 12, 12),
+];
 
 /// Sizes of a pre-norm vision transformer with a class token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,7 +76,8 @@ impl VitConfig {
     /// It says everything that changes the numbers and is not in the weights: the number of heads (by the sizes it
     /// belongs to, or in full) and the epsilon, where it is not DINO's.
     pub fn architecture(&self) -> String {
-        let known = FAMILIES.iter().find(|row| (row.1, row.2, row.3) == (self.embed_dim, self.depth, self.num_heads));
+        let known =
+            FAMILIES.iter().find(|row| (row.1, row.2, row.3) == (self.embed_dim, self.depth, self.num_heads));
         let mut name = match known {
             Some((family, ..)) => (*family).to_owned(),
             None => format!("vit_d{}_depth{}_heads{}", self.embed_dim, self.depth, self.num_heads),
@@ -114,7 +119,8 @@ impl VitConfig {
             ("patch_embed.proj.bias".to_owned(), vec![d]),
         ];
         for i in 0..self.depth {
-            let of_block = self.block_tensors().into_iter().map(|(name, shape)| (format!("blocks.{i}.{name}"), shape));
+            let of_block =
+                self.block_tensors().into_iter().map(|(name, shape)| (format!("blocks.{i}.{name}"), shape));
             all.extend(of_block);
         }
         all.extend([("norm.weight".to_owned(), vec![d]), ("norm.bias".to_owned(), vec![d])]);
@@ -176,6 +182,7 @@ mod tests {
     #[test]
     fn the_architecture_says_what_the_weights_do_not() {
         let small = VitConfig::by_name("vit_small_patch8").unwrap();
+        assert_eq!(small.layer_norm_eps, 1e-6); // DINO's; PyTorch's own default is 1e-5
         let heads = VitConfig { num_heads: 12, ..small.clone() };
         assert_eq!(heads.architecture(), "vit_d384_depth12_heads12_patch8");
         let eps = VitConfig { layer_norm_eps: 1e-12, ..small.clone() };

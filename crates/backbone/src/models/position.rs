@@ -28,13 +28,16 @@ pub fn interpolate_pos(pos_embed: &Tensor, (gh, gw): (usize, usize)) -> Result<T
     let (one, entries, d) = pos_embed.dims3()?;
     let side = entries.saturating_sub(1).isqrt();
     if one != 1 || side == 0 || side * side + 1 != entries {
-        return Err(candle_core::Error::Msg(format!("no square position table: {:?}", pos_embed.dims())).into());
+        return Err(
+            candle_core::Error::Msg(format!("no square position table: {:?}", pos_embed.dims())).into()
+        );
     }
     if (gh, gw) == (side, side) {
         return Ok(pos_embed.clone());
     }
     let patches = pos_embed.i((0, 1.., ..))?.t()?.flatten_all()?.to_vec1::<f32>()?; // [d, G, G]
-    let patches = Array3::from_shape_vec((d, side, side), patches).expect("the table was just read in this shape");
+    let patches =
+        Array3::from_shape_vec((d, side, side), patches).expect("the table was just read in this shape");
     let taps = |n: usize| Taps::new(Mode::Bicubic, Align::Scale((n as f64 + 0.1) / side as f64), side, n);
     let resized = resize(patches.view(), &taps(gh), &taps(gw)).expect("the taps were made for this table");
     let resized = resized.into_raw_vec_and_offset().0; // [d, gh, gw]

@@ -50,12 +50,18 @@ impl<'a> Machine<'a> {
     /// Executes one instruction; their letters are those of Python's `pickletools`.
     fn step(&mut self, op: u8) -> Step<()> {
         match op {
-            0x80 => self.take(1).map(drop),      // PROTO
-            0x95 => self.take(8).map(drop),      // FRAME: the instructions follow in any case
-            b'(' => Ok(self.marks.push(self.stack.len())),
+            0x80 => self.take(1).map(drop), // PROTO
+            0x95 => self.take(8).map(drop), // FRAME: the instructions follow in any case
+            b'(' => {
+                self.marks.push(self.stack.len());
+                Ok(())
+            }
             b'0' => self.pop().map(drop),
             b'1' => self.pop_mark().map(drop),
-            b'2' => self.top().map(|id| self.stack.push(id)),
+            b'2' => {
+                self.stack.push(self.top()?);
+                Ok(())
+            }
             b'N' => self.push(Node::None),
             0x88 => self.push(Node::Bool(true)),
             0x89 => self.push(Node::Bool(false)),
@@ -97,7 +103,11 @@ impl<'a> Machine<'a> {
             b'K' => i128::from(self.byte()?),
             b'M' => i128::from(u16::from_le_bytes(self.array()?)),
             _ => {
-                let length = if op == 0x8a { u64::from(self.byte()?) } else { u64::from(u32::from_le_bytes(self.array()?)) };
+                let length = if op == 0x8a {
+                    u64::from(self.byte()?)
+                } else {
+                    u64::from(u32::from_le_bytes(self.array()?))
+                };
                 let digits = self.take(length)?;
                 match long(digits) {
                     Some(value) => value,
@@ -209,7 +219,8 @@ impl<'a> Machine<'a> {
     }
 
     fn get(&mut self, op: u8) -> Step<()> {
-        let key = if op == b'h' { u64::from(self.byte()?) } else { u64::from(u32::from_le_bytes(self.array()?)) };
+        let key =
+            if op == b'h' { u64::from(self.byte()?) } else { u64::from(u32::from_le_bytes(self.array()?)) };
         let id = *self.memo.get(&key).ok_or("a reference to nothing")?;
         self.stack.push(id);
         Ok(())
@@ -342,9 +353,27 @@ mod tests {
     #[test]
     fn nonsense_ends_in_a_reason() {
         for program in [
-            &b""[..], b".", b"K", b"0.", b"t.", b"a.", b"K\x01K\x02a.", b"h\x00.", b"R.", b"}(K\x01u.", b"(o.", b"(0.",
-            b"X\xff\xff\xff\xff.", b"\x8e\xff\xff\xff\xff\xff\xff\xff\xff.", b"cmodule", b"\xff.", b"K\x01K\x02\x93.",
-            b"I1\n.", b"b.", b"q\x00.", b"\x87.",
+            &b""[..],
+            b".",
+            b"K",
+            b"0.",
+            b"t.",
+            b"a.",
+            b"K\x01K\x02a.",
+            b"h\x00.",
+            b"R.",
+            b"}(K\x01u.",
+            b"(o.",
+            b"(0.",
+            b"X\xff\xff\xff\xff.",
+            b"\x8e\xff\xff\xff\xff\xff\xff\xff\xff.",
+            b"cmodule",
+            b"\xff.",
+            b"K\x01K\x02\x93.",
+            b"I1\n.",
+            b"b.",
+            b"q\x00.",
+            b"\x87.",
         ] {
             assert!(run(program).is_err(), "{program:?}");
         }

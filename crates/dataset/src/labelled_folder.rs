@@ -1,0 +1,341 @@
+//! Labelled segmentation folders: `images/<split>/` beside `labels/<split>/`, paired by stem.
+//!
+//! A data set of this layout is one row of [`TABLES`]: its name, its classes, the label value that means "no class". A
+//! split without a labels folder is unlabelled. In a labelled split, an image without label or a label without image is
+//! a [`Problem`], and the rest goes on. Ids are stems, prefixed by the split only if two splits share one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::dataset::check_index;
+use crate::fingerprint::Fingerprint;
+use crate::image_file::{EXTENSIONS, read_image};
+use crate::label_file::read_label;
+use crate::listing::{Listed, check_folder, list};
+use crate::{ClassTable, Dataset, Error, Problem, Result, Sample, Split};
+
+/// What tells one labelled folder from another.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// Name of the data set.
+    pub(crate) name: &'static str,
+    /// Names and colours of the classes; a label's value is the index.
+    classes: &'static [(&'static str, [u8; 3])],
+    /// The value of pixels without a class, besides 255.
+    void: Option<u8>,
+}
+
+/// All data sets of this layout.
+pub(crate) const TABLES: &[Table] = &[Table {
+    // CamVid (Brostow et al. 2008) in 11 classes, in the order and colours of SegNet's edition.
+    name: "camvid",
+    classes: &[
+        ("Sky", [128, 128, 128]),
+        ("Building", [128, 0, 0]),
+        ("Pole", [192, 192, 128]),
+        ("Road", [128, 64, 128]),
+        ("Pavement", [60, 40, 222]),
+        ("Tree", [128, 128, 0]),
+        ("SignSymbol", [192, 128, 128]),
+        ("Fence", [64, 64, 128]),
+        ("Car", [64, 0, 128]),
+        ("Pedestrian", [64, 64, 0]),
+        ("Bicyclist", [0, 128, 192]),
+    ],
+    void: Some(11),
+}];
+
+/// One or more splits of a labelled folder.
+pub(crate) struct LabelledFolder {
+    root: PathBuf,
+    table: &'static Table,
+    classes: Option<ClassTable>,
+    pairs: Vec<Pair>,
+    problems: Vec<Problem>,
+}
+
+/// An image and, in labelled splits, its label; paths are relative to the root.
+struct Pair {
+    id: String,
+    split: Split,
+    image: Listed,
+    label: Option<Listed>,
+}
+
+impl LabelledFolder {
+    pub(crate) fn open(table: &'static Table, root: &Path, split: Split) -> Result<Self> {
+        check_folder(root)?;
+        let mut this = Self { root: root.to_owned(), table, classes: None, pairs: vec![], problems: vec![] };
+        for split in this.splits(split)? {
+            this.add(split)?;
+        }
+        if this.pairs.is_empty() {
+            let detail = match this.problems.first() {
+                Some(first) => {
+                    format!("{} problems, the first: {} {}", this.problems.len(), first.id, first.reason)
+                }
+                None => format!("looked for {} below {}", EXTENSIONS.join(", "), folder("images", split)),
+            };
+            return Err(Error::Empty { path: root.to_owned(), detail });
+        }
+        this.name_uniquely();
+        Ok(this)
+    }
+
+    /// The splits that `split` stands for here.
+    fn splits(&self, split: Split) -> Result<Vec<Split>> {
+        if split != Split::All {
+            return Ok(vec![split]);
+        }
+        let is_there = |split: &Split| self.root.join(folder("images", *split)).is_dir();
+        let splits: Vec<_> = [Split::Train, Split::Val, Split::Test].into_iter().filter(is_there).collect();
+        if splits.is_empty() {
+            let detail = "expected images/train, images/val or images/test".into();
+            return Err(Error::Empty { path: self.root.clone(), detail });
+        }
+        Ok(splits)
+    }
+
+    fn add(&mut self, split: Split) -> Result<()> {
+        let images = self.by_stem("images", split, EXTENSIONS)?;
+        let labels = folder("labels", split);
+        if !self.root.join(&labels).exists() {
+            self.pairs.extend(images.into_iter().map(|(id, image)| Pair { id, split, image, label: None }));
+            return Ok(());
+        }
+        let mut labels_of = self.by_stem("labels", split, &["png"])?;
+        self.classes.get_or_insert_with(|| ClassTable::new(self.table.classes));
+        for (id, image) in images {
+            match labels_of.remove(&id) {
+                Some(label) => self.pairs.push(Pair { id, split, image, label: Some(label) }),
+                None => self.refuse(image, format!("has no label {labels}/{id}.png")),
+            }
+        }
+        for (id, label) in labels_of {
+            self.refuse(label, format!("has no image {}/{id}", folder("images", split)));
+        }
+        Ok(())
+    }
+
+    /// The files of a folder by stem; of files that share one, the first.
+    fn by_stem(&mut self, kind: &str, split: Split, extensions: &[&str]) -> Result<BTreeMap<String, Listed>> {
+        let folder = folder(kind, split);
+        let listing = list(&self.root.join(&folder), extensions)?;
+        let below = |path: &str| format!("{folder}/{path}");
+        self.problems.extend(listing.problems.into_iter().map(|p| Problem { id: below(&p.id), ..p }));
+        let mut files = BTreeMap::<String, Listed>::new();
+        for file in listing.files {
+            let (stem, file) = (file.stem().to_owned(), Listed { path: below(&file.path), ..file });
+            match files.get(&stem) {
+                Some(first) => {
+                    let reason = format!("has the same stem as {}, which is used", first.path);
+                    self.refuse(file, reason);
+                }
+                None => {
+                    files.insert(stem, file);
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    fn refuse(&mut self, file: Listed, reason: String) {
+        self.problems.push(Problem { id: file.path, reason });
+    }
+
+    fn name_uniquely(&mut self) {
+        let ids: BTreeSet<&str> = self.pairs.iter().map(|pair| pair.id.as_str()).collect();
+        if ids.len() < self.pairs.len() {
+            self.pairs.iter_mut().for_each(|pair| pair.id = format!("{}/{}", pair.split, pair.id));
+        }
+    }
+
+    fn label(&self, file: &Listed, image: (usize, usize)) -> Result<ndarray::Array2<u8>> {
+        let path = self.root.join(&file.path);
+        let label = read_label(&path, self.table.classes.len(), self.table.void)?;
+        if label.dim() != image {
+            return Err(Error::LabelSize { path, label: label.dim(), image });
+        }
+        Ok(label)
+    }
+}
+
+fn folder(kind: &str, split: Split) -> String {
+    match split {
+        Split::All => kind.to_owned(),
+        split => format!("{kind}/{split}"),
+    }
+}
+
+impl Dataset for LabelledFolder {
+    fn name(&self) -> &str {
+        self.table.name
+    }
+
+    fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    fn id(&self, i: usize) -> &str {
+        &self.pairs[i].id
+    }
+
+    fn load(&self, i: usize) -> Result<Sample> {
+        check_index(i, self.len())?;
+        let pair = &self.pairs[i];
+        let image = read_image(&self.root.join(&pair.image.path))?;
+        let (h, w, _) = image.dim();
+        let label = pair.label.as_ref().map(|file| self.label(file, (h, w))).transpose()?;
+        Ok(Sample { id: pair.id.clone(), image, label })
+    }
+
+    fn classes(&self) -> Option<&ClassTable> {
+        self.classes.as_ref()
+    }
+
+    fn fingerprint(&self) -> String {
+        let void = self.table.void.unwrap_or(u8::MAX);
+        let hash = Fingerprint::new(self.table.name).number(void.into()).number(self.pairs.len() as u64);
+        let file = |hash: Fingerprint, file: Option<&Listed>| match file {
+            Some(file) => hash.text(&file.path).number(file.bytes),
+            None => hash.text(""),
+        };
+        let pair = |hash, pair: &Pair| file(file(hash, Some(&pair.image)), pair.label.as_ref());
+        let hash = self.table.classes.iter().fold(hash, |hash, (name, _)| hash.text(name));
+        self.pairs.iter().fold(hash, pair).hex()
+    }
+
+    fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::contract;
+
+    fn save(root: &TempDir, file: &str, picture: impl Into<DynamicImage>) {
+        let path = root.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        picture.into().save(path).unwrap();
+    }
+
+    fn image(root: &TempDir, file: &str) {
+        save(root, &format!("images/{file}"), RgbImage::from_pixel(4, 3, Rgb([1, 2, 3])));
+    }
+
+    fn label(root: &TempDir, file: &str, value: u8) {
+        save(root, &format!("labels/{file}"), GrayImage::from_pixel(4, 3, Luma([value])));
+    }
+
+    fn open(root: &TempDir, split: Split) -> Result<LabelledFolder> {
+        LabelledFolder::open(&TABLES[0], root.path(), split)
+    }
+
+    fn ids(dataset: &LabelledFolder) -> Vec<&str> {
+        (0..dataset.len()).map(|i| dataset.id(i)).collect()
+    }
+
+    /// train: b, a/c labelled; val: b labelled 11 (void); test: unlabelled.
+    fn small() -> TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (stem, value) in [("train/b", 3), ("train/a/c", 10), ("val/d", 11)] {
+            image(&root, &format!("{stem}.png"));
+            label(&root, &format!("{stem}.png"), value);
+        }
+        image(&root, "test/e.bmp");
+        root
+    }
+
+    #[test]
+    fn every_split_keeps_the_contract() {
+        let root = small();
+        for (split, expected) in [
+            (Split::Train, vec!["a/c", "b"]),
+            (Split::Val, vec!["d"]),
+            (Split::Test, vec!["e"]),
+            (Split::All, vec!["a/c", "b", "d", "e"]),
+        ] {
+            let dataset = open(&root, split).unwrap();
+            contract::check(&dataset);
+            assert_eq!(ids(&dataset), expected);
+            assert_eq!(dataset.problems(), []);
+            assert_eq!(dataset.classes().is_some(), split != Split::Test);
+        }
+        let value = |split, i: usize| open(&root, split).unwrap().load(i).unwrap().label.map(|l| l[[0, 0]]);
+        assert_eq!(value(Split::Train, 0), Some(10));
+        assert_eq!(value(Split::Val, 0), Some(255));
+        assert_eq!(value(Split::Test, 0), None);
+    }
+
+    #[test]
+    fn ids_carry_the_split_only_where_two_splits_share_a_stem() {
+        let root = small();
+        image(&root, "val/b.png");
+        label(&root, "val/b.png", 0);
+        assert_eq!(
+            ids(&open(&root, Split::All).unwrap()),
+            ["train/a/c", "train/b", "val/b", "val/d", "test/e"]
+        );
+        assert_eq!(ids(&open(&root, Split::Val).unwrap()), ["b", "d"]);
+    }
+
+    #[test]
+    fn what_has_no_partner_is_a_problem_and_the_rest_goes_on() {
+        let root = small();
+        image(&root, "train/alone.png");
+        label(&root, "train/lost.png", 0);
+        image(&root, "train/b.bmp");
+        let dataset = open(&root, Split::Train).unwrap();
+        assert_eq!(ids(&dataset), ["a/c", "b"]);
+        let problems: Vec<_> = dataset.problems().iter().map(|p| format!("{} {}", p.id, p.reason)).collect();
+        assert_eq!(
+            problems,
+            [
+                "images/train/b.png has the same stem as images/train/b.bmp, which is used",
+                "images/train/alone.png has no label labels/train/alone.png",
+                "labels/train/lost.png has no image images/train/lost",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_label_of_another_size_is_a_sample_error() {
+        let root = small();
+        save(&root, "labels/train/b.png", GrayImage::new(9, 8));
+        let error = open(&root, Split::Train).unwrap().load(1).unwrap_err();
+        assert!(error.is_sample());
+        assert!(error.to_string().contains("b.png is 9 x 8 pixels, its image is 4 x 3"), "{error}");
+    }
+
+    #[test]
+    fn nothing_to_use_is_a_usage_error_that_says_what_was_looked_for() {
+        let root = tempfile::tempdir().unwrap();
+        let error = |split| open(&root, split).err().unwrap();
+        assert!(error(Split::All).to_string().contains("expected images/train"));
+        assert!(error(Split::Val).is_usage() && error(Split::Val).to_string().contains("val"));
+        image(&root, "train/x.png");
+        std::fs::create_dir_all(root.path().join("labels/train")).unwrap();
+        let error = open(&root, Split::Train).err().unwrap();
+        assert!(error.is_usage());
+        assert!(
+            error.to_string().contains("1 problems, the first: images/train/x.png has no label"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_fingerprint_covers_labels_and_split() {
+        let root = small();
+        let of = |split| open(&root, split).unwrap().fingerprint();
+        let (train, val) = (of(Split::Train), of(Split::Val));
+        assert_ne!(train, val);
+        std::fs::write(root.path().join("labels/val/d.png"), "shorter").unwrap();
+        assert_ne!(of(Split::Val), val);
+        assert_eq!(of(Split::Train), train);
+    }
+}
