@@ -6,7 +6,8 @@ use crate::fixture::{BACKBONE, Scratch, expect, extract, featlab, sweep_file, wr
 
 /// The last line must name every word.
 fn names(stderr: &str, words: &[&str]) {
-    let line = stderr.lines().filter(|l| l.starts_with("error: ") || l.starts_with("warning: ")).collect::<Vec<_>>();
+    let line =
+        stderr.lines().filter(|l| l.starts_with("error: ") || l.starts_with("warning: ")).collect::<Vec<_>>();
     assert!(!line.is_empty(), "no error or warning line in:\n{stderr}");
     for word in words {
         assert!(line.iter().any(|l| l.contains(word)), "\"{word}\" is not named in:\n{stderr}");
@@ -29,7 +30,8 @@ fn a_missing_folder() {
 fn an_empty_folder() {
     let scratch = Scratch::new();
     fs::create_dir(scratch.path("empty")).unwrap();
-    let (_, stderr) = expect(&mut extract(&format!("folder:{}", scratch.path("empty").display()), &scratch.path("out")), 2);
+    let (_, stderr) =
+        expect(&mut extract(&format!("folder:{}", scratch.path("empty").display()), &scratch.path("out")), 2);
     names(&stderr, &["empty"]);
 }
 
@@ -79,7 +81,9 @@ fn sixteen_bit_and_rgb_labels() {
 fn a_class_index_out_of_range() {
     let scratch = Scratch::new();
     let root = scratch.camvid(2, 1);
-    image::GrayImage::from_pixel(64, 48, image::Luma([77])).save(root.join("labels/train/frame_01.png")).unwrap();
+    image::GrayImage::from_pixel(64, 48, image::Luma([77]))
+        .save(root.join("labels/train/frame_01.png"))
+        .unwrap();
     let mut command = extract(&format!("camvid:{}", root.display()), &scratch.path("out"));
     let (_, stderr) = expect(command.args(["--split", "train"]), 3);
     names(&stderr, &["frame_01", "77"]);
@@ -106,7 +110,9 @@ fn safetensors_file(path: &std::path::Path, tensors: &[(&str, Vec<usize>, f32)])
         .collect();
     let views: Vec<_> = data
         .iter()
-        .map(|(n, s, b)| (n, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, s.clone(), b).unwrap()))
+        .map(|(n, s, b)| {
+            (n, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, s.clone(), b).unwrap())
+        })
         .collect();
     fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
@@ -136,10 +142,16 @@ fn tiny_vit(value: f32) -> Vec<(&'static str, Vec<usize>, f32)> {
     ]
 }
 
-fn extract_with(backbone: &std::path::Path, scratch: &Scratch, root: &std::path::Path) -> std::process::Command {
+fn extract_with(
+    backbone: &std::path::Path,
+    scratch: &Scratch,
+    root: &std::path::Path,
+) -> std::process::Command {
     let mut command = featlab();
     let dataset = format!("folder:{}", root.join("images").display());
-    command.args(["extract", "--dataset", &dataset, "--res", "32", "--num-heads", "4", "--backbone"]).arg(backbone);
+    command
+        .args(["extract", "--dataset", &dataset, "--res", "32", "--num-heads", "4", "--backbone"])
+        .arg(backbone);
     command.arg("--out").arg(scratch.path("out"));
     command
 }
@@ -273,7 +285,14 @@ fn probes_without_labels() {
     let out = scratch.path("unlabelled");
     expect(&mut extract(&format!("folder:{}", root.join("images").display()), &out), 0);
     let mut command = featlab();
-    command.arg("probe").arg("--cache-train").arg(&out).arg("--cache-val").arg(&out).arg("--out").arg(scratch.path("runs"));
+    command
+        .arg("probe")
+        .arg("--cache-train")
+        .arg(&out)
+        .arg("--cache-val")
+        .arg(&out)
+        .arg("--out")
+        .arg(scratch.path("runs"));
     let (_, stderr) = expect(&mut command, 2);
     names(&stderr, &["no labels"]);
 }

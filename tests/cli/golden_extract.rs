@@ -40,7 +40,10 @@ fn close(got: impl Iterator<Item = f32>, want: &[f32], relative: f64, what: &str
     let got: Vec<f32> = got.collect();
     assert_eq!(got.len(), want.len(), "{what}");
     let worst = got.iter().zip(want).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
-    assert!(f64::from(worst) <= relative * f64::from(largest) + 1e-7, "{what}: off by {worst}, largest is {largest}");
+    assert!(
+        f64::from(worst) <= relative * f64::from(largest) + 1e-7,
+        "{what}: off by {worst}, largest is {largest}"
+    );
 }
 
 #[test]
@@ -49,8 +52,10 @@ fn picture_files_to_parquet() {
     let cases: Vec<PathBuf> = std::fs::read_dir(&root)
         .map(|entries| entries.flatten().map(|e| e.path()).collect())
         .unwrap_or_default();
-    let cases: Vec<_> =
-        cases.into_iter().filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("14_"))).collect();
+    let cases: Vec<_> = cases
+        .into_iter()
+        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("14_")))
+        .collect();
     if cases.is_empty() {
         println!("skipped: no reference cases 14_* at {}", root.display());
         return;
@@ -59,9 +64,11 @@ fn picture_files_to_parquet() {
 }
 
 fn check(case: &Path, root: &Path) {
-    let about: serde_json::Value = serde_json::from_slice(&std::fs::read(case.join("case.json")).unwrap()).unwrap();
+    let about: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(case.join("case.json")).unwrap()).unwrap();
     let words = about["params"]["files"].as_str().unwrap();
-    let model = words.split(|c: char| !(c.is_alphanumeric() || c == '_')).find(|w| w.starts_with("01_")).unwrap();
+    let model =
+        words.split(|c: char| !(c.is_alphanumeric() || c == '_')).find(|w| w.starts_with("01_")).unwrap();
     let weights = root.join(model).join("weights.safetensors");
     let bytes = std::fs::read(case.join("expected.safetensors")).unwrap();
     let expected = SafeTensors::deserialize(&bytes).unwrap();
@@ -85,10 +92,20 @@ fn check(case: &Path, root: &Path) {
                     let stem = Path::new(&id).file_stem().unwrap().to_string_lossy().into_owned();
                     let kind = if flip { "flip" } else { "tokens" };
                     let name = format!("{kind}.{res}.{stem}");
-                    close(tokens.into_iter(), &floats(&expected, &name), relative, &format!("{name} {dtype}"));
+                    close(
+                        tokens.into_iter(),
+                        &floats(&expected, &name),
+                        relative,
+                        &format!("{name} {dtype}"),
+                    );
                     if !flip {
                         let name = format!("cls.{res}.{stem}");
-                        close(cls.into_iter(), &floats(&expected, &name), relative, &format!("{name} {dtype}"));
+                        close(
+                            cls.into_iter(),
+                            &floats(&expected, &name),
+                            relative,
+                            &format!("{name} {dtype}"),
+                        );
                     }
                 }
             }

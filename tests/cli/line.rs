@@ -33,7 +33,9 @@ fn a_sweep_writes_everything_and_a_second_one_computes_nothing() {
         assert!(out.join(name).is_file(), "{name}");
     }
     let html = fs::read_to_string(out.join("report.html")).unwrap();
-    assert!(html.contains("data:image/png;base64,") && html.contains("<svg") && html.contains("random weights"));
+    assert!(
+        html.contains("data:image/png;base64,") && html.contains("<svg") && html.contains("random weights")
+    );
 
     let (_, stderr) = expect(&mut sweep(&file, &out), 0);
     assert!(stderr.contains("nothing to compute"), "{stderr}");
@@ -63,7 +65,11 @@ fn results_do_not_depend_on_threads_or_shards() {
             .unwrap()
             .map(|entry| fs::read(entry.unwrap().path()).unwrap())
             .collect();
-        all.push((results(&out), projections.concat().len(), fs::read(out.join("results.csv")).map(|_| ()).is_ok()));
+        all.push((
+            results(&out),
+            projections.concat().len(),
+            fs::read(out.join("results.csv")).map(|_| ()).is_ok(),
+        ));
         if rows == "2" {
             all.last_mut().unwrap().1 += shards(&out.join("features")).len();
         }
@@ -102,7 +108,18 @@ fn reduce_and_probe_agree_with_the_sweep() {
     let (train, val) = (scratch.path("train"), scratch.path("val"));
     expect(extract(&dataset, &train).args(["--split", "train"]), 0);
     let mut command = featlab();
-    command.args(["extract", "--dataset", &dataset, "--backbone", BACKBONE, "--res", "48", "--split", "val", "--out"]);
+    command.args([
+        "extract",
+        "--dataset",
+        &dataset,
+        "--backbone",
+        BACKBONE,
+        "--res",
+        "48",
+        "--split",
+        "val",
+        "--out",
+    ]);
     expect(command.arg(&val), 0);
     let reducer = scratch.path("pca.safetensors");
     let mut command = featlab();
@@ -110,8 +127,17 @@ fn reduce_and_probe_agree_with_the_sweep() {
     expect(&mut command, 0);
     expect(&mut command, 2); // exists
     let mut command = featlab();
-    command.arg("probe").arg("--cache-train").arg(&train).arg("--cache-val").arg(&val).arg("--reducer").arg(&reducer);
-    command.args(["--dims", "3,12", "--steps", "20", "--batch-size", "4", "--out"]).arg(scratch.path("probe"));
+    command
+        .arg("probe")
+        .arg("--cache-train")
+        .arg(&train)
+        .arg("--cache-val")
+        .arg(&val)
+        .arg("--reducer")
+        .arg(&reducer);
+    command
+        .args(["--dims", "3,12", "--steps", "20", "--batch-size", "4", "--out"])
+        .arg(scratch.path("probe"));
     expect(&mut command, 0);
 
     let scores = |out: &Path| -> Vec<(String, String)> {

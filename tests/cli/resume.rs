@@ -47,7 +47,11 @@ fn extraction_survives_signals() {
     for (name, code) in [("INT", Some(130)), ("TERM", Some(143)), ("KILL", None)] {
         let out = scratch.path(name);
         let mut command = extract(&dataset, &out);
-        command.args(["--shard-rows", "2"]).env("RAYON_NUM_THREADS", "1").stderr(Stdio::null()).stdout(Stdio::null());
+        command
+            .args(["--shard-rows", "2"])
+            .env("RAYON_NUM_THREADS", "1")
+            .stderr(Stdio::null())
+            .stdout(Stdio::null());
         let mut child = command.spawn().expect("the binary runs");
         assert!(wait_until(&mut child, || shard_count(&out) >= 3), "{name}: ended too early");
         signal(&child, name);
@@ -58,7 +62,10 @@ fn extraction_survives_signals() {
         assert_eq!(status.code(), code, "{name}");
         assert!(!out.join("manifest.json").exists(), "{name}: committed half a cache");
         let kept = shards(&out);
-        assert!(kept.len() >= 3 && kept.iter().all(|shard| whole.contains(shard)), "{name}: a torn shard was left");
+        assert!(
+            kept.len() >= 3 && kept.iter().all(|shard| whole.contains(shard)),
+            "{name}: a torn shard was left"
+        );
 
         let (_, stderr) = expect(&mut extract(&dataset, &out), 0); // adopts the plan's shard size
         assert!(stderr.contains("resuming"), "{name}: {stderr}");
@@ -72,9 +79,11 @@ fn a_sweep_loses_at_most_the_probe_in_work() {
     let scratch = Scratch::new();
     let root = scratch.camvid(8, 3);
     let (file, out) = (sweep_file(&scratch, &root), scratch.path("out"));
-    let records = || std::fs::read_dir(out.join("runs")).map_or(0, |entries| {
-        entries.flatten().filter(|e| e.path().extension().is_some_and(|x| x == "json")).count()
-    });
+    let records = || {
+        std::fs::read_dir(out.join("runs")).map_or(0, |entries| {
+            entries.flatten().filter(|e| e.path().extension().is_some_and(|x| x == "json")).count()
+        })
+    };
     let sweep = || {
         let mut command = featlab();
         command.arg("sweep").arg(&file).args(["--set", "probe.steps=300", "--out"]).arg(&out);
@@ -101,7 +110,8 @@ fn two_processes_at_once_write_one_cache() {
     let dataset = format!("camvid:{}", root.display());
     let whole = reference(&scratch, &dataset);
     let out = scratch.path("shared");
-    let spawn = || extract(&dataset, &out).args(["--shard-rows", "2"]).stdout(Stdio::null()).spawn().expect("runs");
+    let spawn =
+        || extract(&dataset, &out).args(["--shard-rows", "2"]).stdout(Stdio::null()).spawn().expect("runs");
     let (mut a, mut b) = (spawn(), spawn());
     assert!(a.wait().expect("a process").success() && b.wait().expect("a process").success());
     assert_eq!(shards(&out), whole);

@@ -11,7 +11,6 @@ use crate::Dataset;
 pub(crate) fn check(dataset: &dyn Dataset) {
     let ids: BTreeSet<&str> = (0..dataset.len()).map(|i| dataset.id(i)).collect();
     assert_eq!(ids.len(), dataset.len(), "ids are not unique");
-    assert_eq!(dataset.is_empty(), dataset.len() == 0);
     assert_eq!(dataset.fingerprint().len(), 64);
     assert_eq!(dataset.fingerprint(), dataset.fingerprint());
     let classes = dataset.classes();

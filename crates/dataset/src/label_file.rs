@@ -162,7 +162,7 @@ mod tests {
             (ColorType::Rgba, Eight, "an 8-bit RGBA PNG"),
         ];
         for (colour, bits, found) in cases {
-            // One pixel a line; 64 bytes are whole lines of any kind but 8- and 16-bit RGB.
+            // One pixel a line; 64 bytes are whole lines of any kind but RGB.
             let bytes = if colour == ColorType::Rgb { 60 } else { 64 };
             let error = read(colour, bits, 1, &vec![0; bytes]).unwrap_err();
             assert!(error.is_sample());

@@ -240,7 +240,7 @@ mod tests {
         (0..dataset.len()).map(|i| dataset.id(i)).collect()
     }
 
-    /// train: b, a/c labelled; val: b labelled 11 (void); test: unlabelled.
+    /// train: b, a/c labelled; val: d labelled 11 (void); test: unlabelled.
     fn small() -> TempDir {
         let root = tempfile::tempdir().unwrap();
         for (stem, value) in [("train/b", 3), ("train/a/c", 10), ("val/d", 11)] {

@@ -79,9 +79,9 @@ impl Transform {
             let frame = self.frame((part.h, part.w));
             let pixels = self.resize.image(image, frame);
             let label = sample.label.as_ref().map(|label| nearest(cut_label(label.view(), part), frame));
-            Ok(View { crop: crop as u8, image: normalise(pixels.view(), &tables), label })
+            View { crop: crop as u8, image: normalise(pixels.view(), &tables), label }
         };
-        self.boxes(index, sample)?.into_iter().enumerate().map(view).collect()
+        Ok(self.boxes(index, sample)?.into_iter().enumerate().map(view).collect())
     }
 
     /// The pixels `[res, res, 3]` of the whole picture's view, before normalisation.
@@ -93,8 +93,7 @@ impl Transform {
     pub fn image_u8(&self, sample: &Sample) -> Result<Array3<u8>> {
         self.check()?;
         let whole = whole(sample)?;
-        let frame = self.frame((whole.h, whole.w));
-        Ok(self.resize.image(sample.image.view(), frame))
+        Ok(self.resize.image(sample.image.view(), self.frame((whole.h, whole.w))))
     }
 
     fn check(&self) -> Result<()> {

@@ -15,8 +15,7 @@ fn python() -> String {
 
 #[test]
 fn pyarrow_pandas_polars_and_duckdb_agree() {
-    let probe =
-        Command::new(python()).args(["-c", "import numpy, pyarrow, pandas, polars, duckdb"]).output();
+    let probe = Command::new(python()).args(["-c", "import numpy, pyarrow, pandas, polars, duckdb"]).output();
     if !probe.is_ok_and(|probe| probe.status.success()) {
         println!("skipped: {} with numpy, pyarrow, pandas, polars and duckdb is not present", python());
         return;

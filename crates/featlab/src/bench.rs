@@ -99,7 +99,8 @@ impl Bench {
         let mut fitted: Option<(ReducerId, Reducer)> = None;
         while at < cells.len() {
             let first = cells[at];
-            let together = cells[at..].iter().take_while(|c| c.reducer == first.reducer && c.dim == first.dim).count();
+            let together =
+                cells[at..].iter().take_while(|c| c.reducer == first.reducer && c.dim == first.dim).count();
             if fitted.as_ref().is_none_or(|(id, _)| *id != first.reducer) {
                 fitted = Some((first.reducer.clone(), reducer(&first.reducer)?));
             }
@@ -136,7 +137,8 @@ impl Bench {
     ) -> Result<()> {
         let Cell { reducer, dim, probe, seed } = cell;
         let what = format!("{} {dim} {} seed {seed}", reducer.method, probe.name());
-        let scored = probe::run(*probe, self.classes.names.len(), &self.settings, *seed, projected, &what, context)?;
+        let scored =
+            probe::run(*probe, self.classes.names.len(), &self.settings, *seed, projected, &what, context)?;
         let record = self.record(cell, &scored)?;
         records.put(&record, &scored.probe).with_context(|| format!("recording {what}"))?;
         context.reporter.say(format!(

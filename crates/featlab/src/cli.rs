@@ -8,7 +8,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Compute DINO patch features once, reduce them to any dimension, probe what is left.
 #[derive(Debug, Parser)]
-#[command(name = "featlab", version, propagate_version = true, after_help = "\
+#[command(
+    name = "featlab",
+    version,
+    propagate_version = true,
+    after_help = "\
 Examples:
   featlab demo                                         the whole line on embedded data, offline
   featlab extract --dataset folder:photos --backbone facebook/dino-vits8 --out features/photos
@@ -16,7 +20,8 @@ Examples:
   featlab sweep experiments/camvid/sweep.toml --set dataset.root=CamVid --out runs/camvid
 
 Exit codes: 0 done, 1 failed, 2 usage or configuration error, 3 done but inputs were skipped,
-4 cache, checkpoint or configuration do not match, 130/143 interrupted (finished work is saved).")]
+4 cache, checkpoint or configuration do not match, 130/143 interrupted (finished work is saved)."
+)]
 pub struct Cli {
     /// Options that every command takes.
     #[command(flatten)]

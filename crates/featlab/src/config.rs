@@ -16,7 +16,7 @@ use crate::exit::usage;
 /// One sweep, as written in a TOML file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SweepConfig {
+pub(crate) struct SweepConfig {
     /// Name of the sweep; also the default output folder, `runs/NAME`.
     pub name: String,
     /// Which images.
@@ -40,7 +40,7 @@ pub struct SweepConfig {
 /// `[dataset]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct DatasetConfig {
+pub(crate) struct DatasetConfig {
     /// `scenes` or `camvid`.
     pub name: String,
     /// Folder of the data set; for `scenes` its options, e.g. `train=64,val=32`.
@@ -64,7 +64,7 @@ fn val() -> String {
 
 impl DatasetConfig {
     /// The data set as `--dataset` spells it: `NAME` or `NAME:ROOT`.
-    pub fn spec(&self) -> String {
+    pub(crate) fn spec(&self) -> String {
         match &self.root {
             Some(root) => format!("{}:{root}", self.name),
             None => self.name.clone(),
@@ -75,7 +75,7 @@ impl DatasetConfig {
 /// `[features]`: what `featlab extract` takes, with a resolution for each split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FeaturesConfig {
+pub(crate) struct FeaturesConfig {
     /// Name or file of the backbone.
     pub backbone: String,
     /// Attention heads, where the checkpoint does not tell.
@@ -135,7 +135,7 @@ fn f16() -> String {
 /// `[reduce]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct ReduceConfig {
+pub(crate) struct ReduceConfig {
     /// `none` (all features: the baseline), `pca`, `rp`, `rp-sparse`.
     pub methods: Vec<String>,
     /// Target dimensions; `"full"` is the width of the features. `none` always means full.
@@ -160,7 +160,7 @@ impl Default for ReduceConfig {
 /// A target dimension: a number, or `"full"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "TomlDim", into = "TomlDim")]
-pub enum Dim {
+pub(crate) enum Dim {
     /// `k` components.
     To(usize),
     /// As many as the features have.
@@ -169,7 +169,7 @@ pub enum Dim {
 
 impl Dim {
     /// The number of components for features of width `full`.
-    pub fn resolve(self, full: usize) -> usize {
+    pub(crate) fn resolve(self, full: usize) -> usize {
         match self {
             Self::To(k) => k,
             Self::Full => full,
@@ -221,7 +221,7 @@ impl FromStr for Dim {
 /// `[probe]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct ProbeConfig {
+pub(crate) struct ProbeConfig {
     /// `linear`, `cluster`.
     pub probes: Vec<String>,
     /// One run for each.
@@ -252,7 +252,7 @@ impl Default for ProbeConfig {
 /// Which evaluation of the original is followed (they differ in the number of views).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// Validation inside STEGO's training script: a single view.
     #[default]
     StegoTrain,
@@ -272,7 +272,7 @@ impl fmt::Display for Protocol {
 /// Images whose labels decide which cluster is which class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Matching {
+pub(crate) enum Matching {
     /// The scored images themselves, as published.
     #[default]
     Eval,
@@ -295,7 +295,7 @@ impl FromStr for Matching {
 /// `[eval]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct EvalConfig {
+pub(crate) struct EvalConfig {
     /// `stego-train` or `stego-eval`.
     pub protocol: Protocol,
     /// Clusters are matched to classes on `eval` (as published) or on `train`.
@@ -315,7 +315,7 @@ impl Default for EvalConfig {
 /// `[how]`: nothing here changes a number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct HowConfig {
+pub(crate) struct HowConfig {
     /// `auto`, `cpu`, `cuda:0`, `metal`.
     pub device: String,
     /// Folder or URL under which feature caches live; default `OUT/features`.
@@ -337,7 +337,7 @@ impl SweepConfig {
     ///
     /// # Errors
     /// A usage error that names the file and the offending key.
-    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+    pub(crate) fn read(path: &Path, overrides: &[String]) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .map_err(|e| usage(format!("cannot read sweep file {}: {e}", path.display())))?;
         Self::parse(&text, overrides).with_context(|| format!("sweep file {}", path.display()))
@@ -347,8 +347,9 @@ impl SweepConfig {
     ///
     /// # Errors
     /// A usage error that names the offending key.
-    pub fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| usage(one_line(&e.to_string())))?;
+    pub(crate) fn parse(text: &str, overrides: &[String]) -> Result<Self> {
+        let mut table: toml::Table =
+            text.parse().map_err(|e: toml::de::Error| usage(one_line(&e.to_string())))?;
         for item in overrides {
             set(&mut table, item)?;
         }
@@ -358,7 +359,7 @@ impl SweepConfig {
     }
 
     /// The configuration with every default written out.
-    pub fn to_toml(&self) -> Result<String> {
+    pub(crate) fn to_toml(&self) -> Result<String> {
         toml::to_string(self).context("writing the configuration as TOML")
     }
 
@@ -381,7 +382,9 @@ impl SweepConfig {
 
 fn known(key: &str, words: &[String], allowed: &[&str]) -> Result<()> {
     match words.iter().find(|w| !allowed.contains(&w.as_str())) {
-        Some(word) => Err(usage(format!("{key}: unknown \"{word}\", expected one of {}", allowed.join(", ")))),
+        Some(word) => {
+            Err(usage(format!("{key}: unknown \"{word}\", expected one of {}", allowed.join(", "))))
+        }
         None => Ok(()),
     }
 }
@@ -411,7 +414,8 @@ fn set(table: &mut toml::Table, item: &str) -> Result<()> {
 
 /// toml's errors span lines (position, excerpt, reason); ours are one line.
 fn one_line(message: &str) -> String {
-    let lines: Vec<&str> = message.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('|')).collect();
+    let lines: Vec<&str> =
+        message.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('|')).collect();
     lines.iter().filter(|l| !l.contains(" | ")).copied().collect::<Vec<_>>().join(": ")
 }
 
@@ -419,12 +423,16 @@ fn one_line(message: &str) -> String {
 mod tests {
     use super::*;
 
-    const MINIMAL: &str = "name = 'x'\n[dataset]\nname = 'scenes'\n[features]\nbackbone = 'random:vit_micro_patch8'\n";
+    const MINIMAL: &str =
+        "name = 'x'\n[dataset]\nname = 'scenes'\n[features]\nbackbone = 'random:vit_micro_patch8'\n";
 
     #[test]
     fn defaults_are_the_published_settings() {
         let config = SweepConfig::parse(MINIMAL, &[]).unwrap();
-        assert_eq!((config.probe.steps, config.probe.batch_size, config.probe.learning_rate), (5000, 16, 5e-3));
+        assert_eq!(
+            (config.probe.steps, config.probe.batch_size, config.probe.learning_rate),
+            (5000, 16, 5e-3)
+        );
         assert_eq!((config.features.train_res, config.features.val_res), (224, 320));
         assert_eq!(config.reduce.dims.last(), Some(&Dim::Full));
         assert_eq!(config.dataset.spec(), "scenes");
@@ -438,7 +446,12 @@ mod tests {
 
     #[test]
     fn set_takes_toml_values_and_plain_strings() {
-        let overrides = ["probe.steps=7", "reduce.dims=[3, \"full\"]", "dataset.root=/data/Cam Vid", "eval.protocol=stego-eval"];
+        let overrides = [
+            "probe.steps=7",
+            "reduce.dims=[3, \"full\"]",
+            "dataset.root=/data/Cam Vid",
+            "eval.protocol=stego-eval",
+        ];
         let config = SweepConfig::parse(MINIMAL, &overrides.map(String::from)).unwrap();
         assert_eq!(config.probe.steps, 7);
         assert_eq!(config.reduce.dims, [Dim::To(3), Dim::Full]);

@@ -15,7 +15,7 @@ use std::fmt;
 
 /// Why the program ends other than with success, where the code is not the general 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Exit 2: the command line or a configuration file asks for something that cannot be.
     Usage,
     /// Exit 4: things that must belong together do not.
@@ -26,7 +26,7 @@ pub enum Kind {
 
 /// An error message with the exit code that it deserves.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// Which exit code.
     pub kind: Kind,
     /// One line: what, expected, got, what to do.
@@ -42,18 +42,18 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// A usage error (exit 2).
-pub fn usage(message: impl Into<String>) -> anyhow::Error {
+pub(crate) fn usage(message: impl Into<String>) -> anyhow::Error {
     Failure { kind: Kind::Usage, message: message.into() }.into()
 }
 
 /// An integrity error (exit 4).
-pub fn integrity(message: impl Into<String>) -> anyhow::Error {
+pub(crate) fn integrity(message: impl Into<String>) -> anyhow::Error {
     Failure { kind: Kind::Integrity, message: message.into() }.into()
 }
 
 /// How a command that did its work ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Status {
+pub(crate) enum Status {
     /// Everything was done (exit 0).
     #[default]
     Done,
@@ -65,7 +65,7 @@ pub enum Status {
 
 impl Status {
     /// Exit code of a command that returned.
-    pub fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::Damaged => 1,
@@ -75,7 +75,7 @@ impl Status {
 }
 
 /// Exit code for an error: the first cause in the chain that knows its own kind decides; otherwise 1.
-pub fn code(error: &anyhow::Error) -> u8 {
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
     error.chain().find_map(classify).unwrap_or(1)
 }
 
@@ -104,7 +104,7 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 }
 
 /// The error chain as one line: `context: cause: root cause`, without repetitions.
-pub fn one_line(error: &anyhow::Error) -> String {
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
         let text = cause.to_string();

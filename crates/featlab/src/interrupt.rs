@@ -13,14 +13,14 @@ use crate::exit::{Failure, Kind};
 
 /// A handle on the "please stop" flag; clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Interrupt(Arc<AtomicUsize>);
+pub(crate) struct Interrupt(Arc<AtomicUsize>);
 
 impl Interrupt {
     /// Installs the signal handlers.
     ///
     /// # Errors
     /// If the operating system refuses a handler.
-    pub fn install() -> std::io::Result<Self> {
+    pub(crate) fn install() -> std::io::Result<Self> {
         let flag = Self::default();
         for signal in [SIGINT, SIGTERM] {
             // Registered first, so that on the *second* signal the flag is already set and the process ends.
@@ -33,7 +33,7 @@ impl Interrupt {
     }
 
     /// Whether a signal asked us to stop.
-    pub fn requested(&self) -> bool {
+    pub(crate) fn requested(&self) -> bool {
         self.0.load(Ordering::Relaxed) != 0
     }
 
@@ -41,7 +41,7 @@ impl Interrupt {
     ///
     /// # Errors
     /// [`Failure`] of kind [`Kind::Interrupted`].
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         match self.0.load(Ordering::Relaxed) {
             0 => Ok(()),
             signal => Err(Failure {

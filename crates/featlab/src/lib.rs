@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
-pub mod cli;
 mod bench;
+pub mod cli;
 mod commands;
 mod config;
 mod exit;

@@ -7,13 +7,13 @@ use serde::Serialize;
 
 /// Where results go, and in which form.
 #[derive(Debug, Clone, Copy)]
-pub struct Output {
+pub(crate) struct Output {
     json: bool,
 }
 
 impl Output {
     /// Text, or JSON lines.
-    pub fn new(json: bool) -> Self {
+    pub(crate) fn new(json: bool) -> Self {
         Self { json }
     }
 
@@ -21,7 +21,7 @@ impl Output {
     ///
     /// # Errors
     /// If stdout cannot be written (a closed pipe counts as success, see [`is_broken_pipe`]).
-    pub fn result<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
+    pub(crate) fn result<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
         let line = if self.json { serde_json::to_string(value)? } else { text(value) };
         let mut stdout = std::io::stdout().lock();
         stdout.write_all(line.as_bytes())?;
@@ -33,7 +33,7 @@ impl Output {
     }
 
     /// Whether the text form may use colours.
-    pub fn color(&self) -> bool {
+    pub(crate) fn color(&self) -> bool {
         use std::io::IsTerminal;
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         !self.json && !no_color && std::io::stdout().is_terminal()
@@ -41,6 +41,8 @@ impl Output {
 }
 
 /// Whether an error is only that the reader of stdout went away (`featlab … | head`).
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe))
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    })
 }

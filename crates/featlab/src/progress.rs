@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// How much the user wants to read on stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Verbosity {
+pub(crate) enum Verbosity {
     /// Errors only.
     Quiet,
     /// What happens, and progress.
@@ -22,7 +22,7 @@ pub enum Verbosity {
 
 /// Makes progress displays and prints what a reader should know; results go elsewhere (stdout).
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Reporter {
+pub(crate) struct Reporter {
     verbosity: Verbosity,
 }
 
@@ -31,33 +31,34 @@ const LOG_EVERY: Duration = Duration::from_secs(5);
 
 impl Reporter {
     /// A reporter of the given verbosity.
-    pub fn new(verbosity: Verbosity) -> Self {
+    pub(crate) fn new(verbosity: Verbosity) -> Self {
         Self { verbosity }
     }
 
     /// One line for the reader, unless quiet.
-    pub fn say(&self, line: impl AsRef<str>) {
+    pub(crate) fn say(&self, line: impl AsRef<str>) {
         if self.verbosity > Verbosity::Quiet {
             write_line(line.as_ref());
         }
     }
 
     /// One line that is shown even in quiet mode: inputs skipped, numbers to be read with care.
-    pub fn warn(&self, line: impl AsRef<str>) {
+    pub(crate) fn warn(&self, line: impl AsRef<str>) {
         write_line(&format!("warning: {}", line.as_ref()));
     }
 
     /// The one line that says why the program ends.
-    pub fn error(&self, line: &str) {
+    pub(crate) fn error(&self, line: &str) {
         write_line(&format!("error: {line}"));
     }
 
     /// A display for `total` units of `unit` (plural), e.g. `reporter.start("extract train", 367, "images")`.
-    pub fn start(&self, what: &str, total: u64, unit: &'static str) -> Progress {
+    pub(crate) fn start(&self, what: &str, total: u64, unit: &'static str) -> Progress {
         let shown = self.verbosity > Verbosity::Quiet;
         let bar = (shown && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(total);
-            let template = "{msg:24} {bar:30} {pos}/{len} {unit} · {per_sec} · {elapsed} · ETA {eta}".replace("{unit}", unit);
+            let template = "{msg:24} {bar:30} {pos}/{len} {unit} · {per_sec} · {elapsed} · ETA {eta}"
+                .replace("{unit}", unit);
             if let Ok(style) = ProgressStyle::with_template(&template) {
                 bar.set_style(style);
             }
@@ -65,7 +66,14 @@ impl Reporter {
             bar
         });
         let now = Instant::now();
-        Progress { what: what.to_owned(), total, unit, bar, log: shown, state: Mutex::new(State { done: 0, started: now, logged: now }) }
+        Progress {
+            what: what.to_owned(),
+            total,
+            unit,
+            bar,
+            log: shown,
+            state: Mutex::new(State { done: 0, started: now, logged: now }),
+        }
     }
 }
 
@@ -76,7 +84,7 @@ fn write_line(line: &str) {
 
 /// A display in use; dropping it clears the bar.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     what: String,
     total: u64,
     unit: &'static str,
@@ -94,7 +102,7 @@ struct State {
 
 impl Progress {
     /// `n` more units are done. Can be called from any thread.
-    pub fn tick(&self, n: u64) {
+    pub(crate) fn tick(&self, n: u64) {
         if let Some(bar) = &self.bar {
             bar.inc(n);
             return;
@@ -123,7 +131,7 @@ fn log_line(what: &str, done: u64, total: u64, unit: &str, elapsed: Duration) ->
 }
 
 /// Seconds as people read them: `42s`, `3m07s`, `2h05m`.
-pub fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     let s = seconds.round().max(0.0) as u64;
     match s {
         0..60 => format!("{s}s"),

@@ -35,7 +35,9 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         fs::write(&temporary, bytes)?;
         fs::rename(&temporary, path)
     };
-    write().inspect_err(|_| drop(fs::remove_file(&temporary))).with_context(|| format!("writing {}", path.display()))
+    write()
+        .inspect_err(|_| drop(fs::remove_file(&temporary)))
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// The folder `runs/` of one output folder.
@@ -60,7 +62,10 @@ impl Records {
 
     /// Stores weights first, then the record: the record's presence means that both are there.
     pub(crate) fn put(&self, record: &RunRecord, probe: &Trained) -> Result<()> {
-        write_atomically(&self.0.join(format!("{}.safetensors", record.key)), &weights_to_bytes(record, probe)?)?;
+        write_atomically(
+            &self.0.join(format!("{}.safetensors", record.key)),
+            &weights_to_bytes(record, probe)?,
+        )?;
         write_atomically(&self.json(&record.key), &serde_json::to_vec_pretty(record)?)
     }
 
@@ -82,7 +87,9 @@ fn weights_to_bytes(record: &RunRecord, probe: &Trained) -> Result<Vec<u8>> {
             ("weight", p.weight.shape().to_vec(), le_bytes(p.weight.iter().copied())),
             ("bias", p.bias.shape().to_vec(), le_bytes(p.bias.iter().copied())),
         ],
-        Trained::Cluster(p) => vec![("centres", p.centres.shape().to_vec(), le_bytes(p.centres.iter().copied()))],
+        Trained::Cluster(p) => {
+            vec![("centres", p.centres.shape().to_vec(), le_bytes(p.centres.iter().copied()))]
+        }
     };
     let views: BTreeMap<&str, TensorView<'_>> = (tensors.iter())
         .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
@@ -104,7 +111,8 @@ fn weights_from_bytes(bytes: &[u8], kind: &str) -> Result<Trained> {
     let file = safetensors::SafeTensors::deserialize(bytes)?;
     let values = |name: &str| -> Result<(Vec<usize>, Vec<f32>)> {
         let tensor = file.tensor(name)?;
-        let floats = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let floats =
+            tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         Ok((tensor.shape().to_vec(), floats))
     };
     let matrix = |name: &str| -> Result<ndarray::Array2<f32>> {
@@ -113,7 +121,9 @@ fn weights_from_bytes(bytes: &[u8], kind: &str) -> Result<Trained> {
         Ok(ndarray::Array2::from_shape_vec((shape[0], shape[1]), floats)?)
     };
     Ok(match kind {
-        "linear" => Trained::Linear(probe::LinearProbe { weight: matrix("weight")?, bias: values("bias")?.1.into() }),
+        "linear" => {
+            Trained::Linear(probe::LinearProbe { weight: matrix("weight")?, bias: values("bias")?.1.into() })
+        }
         _ => Trained::Cluster(probe::ClusterProbe { centres: matrix("centres")? }),
     })
 }

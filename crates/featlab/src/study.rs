@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// One probe, trained and scored: one row of `results.parquet`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunRecord {
+pub(crate) struct RunRecord {
     /// Hash of everything that determines the scores; the record's file name.
     pub key: String,
     /// Data set name, e.g. `camvid`.
@@ -56,7 +56,7 @@ pub struct RunRecord {
 
 /// IoU of one class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ClassScore {
+pub(crate) struct ClassScore {
     /// Class name.
     pub name: String,
     /// Intersection over union, if the class occurs.
@@ -67,7 +67,7 @@ pub struct ClassScore {
 
 /// One picture of the gallery: the same image seen several ways.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct GalleryItem {
+pub(crate) struct GalleryItem {
     /// Image id.
     pub image_id: String,
     /// `(title, PNG file relative to the study's folder)`, left to right: input, label, linear, cluster, PCA-RGB.
@@ -76,7 +76,7 @@ pub struct GalleryItem {
 
 /// How much of the features' variance the first `k` principal components hold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VarianceCurve {
+pub(crate) struct VarianceCurve {
     /// Cumulative explained variance ratio; entry `i` belongs to `k = i + 1`.
     pub cumulative: Vec<f64>,
     /// How columns were scaled before the decomposition: `none`, `train`, `batch`.
@@ -85,7 +85,7 @@ pub struct VarianceCurve {
 
 /// A finished sweep: everything that a report shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Study {
+pub(crate) struct Study {
     /// Name of the sweep.
     pub name: String,
     /// Data set name.

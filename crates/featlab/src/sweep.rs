@@ -78,7 +78,8 @@ impl Sweep {
         let crop = if train { features.train_crop.as_str() } else { "center" };
         Ok(extract::Job {
             dataset,
-            split: if train { &self.config.dataset.train_split } else { &self.config.dataset.val_split }.clone(),
+            split: if train { &self.config.dataset.train_split } else { &self.config.dataset.val_split }
+                .clone(),
             transform: Transform {
                 res: if train { features.train_res } else { features.val_res },
                 crop: crop.parse().map_err(word)?,
@@ -147,17 +148,30 @@ impl Sweep {
             dims.sort_unstable();
             dims.dedup();
             if let Some(too_many) = dims.iter().find(|k| **k > full_dim) {
-                return Err(usage(format!("reduce.dims: {too_many} is more than the {full_dim} dimensions of the features")));
+                return Err(usage(format!(
+                    "reduce.dims: {too_many} is more than the {full_dim} dimensions of the features"
+                )));
             }
             for dim in dims {
                 for &seed in &self.config.probe.seeds {
                     let reducer = self.reducer_id(method, seed);
-                    cells.extend(probes.iter().map(|&probe| Cell { reducer: reducer.clone(), dim, probe, seed }));
+                    cells.extend(probes.iter().map(|&probe| Cell {
+                        reducer: reducer.clone(),
+                        dim,
+                        probe,
+                        seed,
+                    }));
                 }
             }
         }
         // Random projections differ by seed: bring the cells of one projection together.
-        cells.sort_by_key(|c| (self.config.reduce.methods.iter().position(|m| *m == c.reducer.method), c.reducer.recipe.clone(), c.dim));
+        cells.sort_by_key(|c| {
+            (
+                self.config.reduce.methods.iter().position(|m| *m == c.reducer.method),
+                c.reducer.recipe.clone(),
+                c.dim,
+            )
+        });
         Ok(cells)
     }
 
@@ -216,7 +230,13 @@ impl Sweep {
                 Features::load(val.clone(), "validation features", context)?,
             );
             let mut moments = None;
-            bench.run(&pending, (&loaded.0, &loaded.1), |id| reducers.get(id, &mut moments), &records, context)?;
+            bench.run(
+                &pending,
+                (&loaded.0, &loaded.1),
+                |id| reducers.get(id, &mut moments),
+                &records,
+                context,
+            )?;
             features = Some(loaded.1);
         }
         let runs = cells.iter().map(|cell| finished(&bench, cell, &records)).collect::<Result<Vec<_>>>()?;
@@ -236,9 +256,17 @@ impl Sweep {
 
         let computed = train_images + val_images;
         context.reporter.say(if computed == 0 && pending.is_empty() {
-            format!("nothing to compute: features of {} images and {} probes are there", study.images.0 + study.images.1, cells.len())
+            format!(
+                "nothing to compute: features of {} images and {} probes are there",
+                study.images.0 + study.images.1,
+                cells.len()
+            )
         } else {
-            format!("computed features of {computed} images and {} probes in {}", pending.len(), duration(started.elapsed().as_secs_f64()))
+            format!(
+                "computed features of {computed} images and {} probes in {}",
+                pending.len(),
+                duration(started.elapsed().as_secs_f64())
+            )
         });
         let status = if study.skipped.is_empty() { Status::Done } else { Status::Skipped };
         Ok(Finished { study, report, status })
@@ -284,7 +312,9 @@ impl Sweep {
                 Ok((cache, computed))
             }
             extract::Outcome::Waiting { missing, .. } => {
-                anyhow::bail!("{missing} shards are missing although all were computed; another process may have removed them")
+                anyhow::bail!(
+                    "{missing} shards are missing although all were computed; another process may have removed them"
+                )
             }
         }
     }
@@ -298,11 +328,19 @@ impl Sweep {
         reducers: &Reducers<'_>,
         config: String,
     ) -> Result<Study> {
-        let problems = self.train.problems().iter().chain(self.val.problems()).map(|p| (p.id.clone(), p.reason.clone()));
+        let problems =
+            self.train.problems().iter().chain(self.val.problems()).map(|p| (p.id.clone(), p.reason.clone()));
         let tombstones = [train, val].into_iter().flat_map(|cache| &cache.manifest().skipped);
         let skipped = problems.chain(tombstones.map(|t| (t.image_id.clone(), t.reason.clone()))).collect();
         let variance = reducers.pca()?.map(|pca| VarianceCurve {
-            cumulative: pca.explained_variance_ratio().iter().scan(0.0, |sum, r| { *sum += r; Some(*sum) }).collect(),
+            cumulative: pca
+                .explained_variance_ratio()
+                .iter()
+                .scan(0.0, |sum, r| {
+                    *sum += r;
+                    Some(*sum)
+                })
+                .collect(),
             scaler: self.config.reduce.scaler.clone(),
         });
         Ok(Study {
@@ -347,12 +385,17 @@ impl Reducers<'_> {
     fn get(&self, id: &ReducerId, moments: &mut Option<Moments>) -> Result<Reducer> {
         let path = self.path(id)?;
         if path.exists() {
-            return Reducer::load(&path).with_context(|| format!("reading {}; delete it to fit it again", path.display()));
+            return Reducer::load(&path)
+                .with_context(|| format!("reading {}; delete it to fit it again", path.display()));
         }
         let scaler: Scaler = self.sweep.config.reduce.scaler.parse().map_err(|e| usage(format!("{e}")))?;
         let seed = self.seed(id);
         let max_dim = self.cache.layout().dim;
-        let reducer = reduce::Job { method: id.method.clone(), scaler, seed, max_dim }.fit(self.cache, moments, self.context)?;
+        let reducer = reduce::Job { method: id.method.clone(), scaler, seed, max_dim }.fit(
+            self.cache,
+            moments,
+            self.context,
+        )?;
         if !matches!(reducer, Reducer::Identity(_)) {
             write_atomically(&path, &reducer.to_bytes(&reduce::Job::provenance(self.cache))?)?;
         }

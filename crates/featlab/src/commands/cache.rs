@@ -53,7 +53,14 @@ fn info(url: &str, context: &Context) -> Result<Status> {
         let mut lines = vec![
             format!("cache      {}", m.cache_id),
             format!("rows       {} in {} shards, {}", m.rows, m.shards.len(), bytes(stored(m))),
-            format!("tokens     [{}, {}] {} on a {} × {} grid", m.layout.tokens(), m.layout.dim, m.key.dtype, m.layout.grid.0, m.layout.grid.1),
+            format!(
+                "tokens     [{}, {}] {} on a {} × {} grid",
+                m.layout.tokens(),
+                m.layout.dim,
+                m.key.dtype,
+                m.layout.grid.0,
+                m.layout.grid.1
+            ),
         ];
         if let Ok(serde_json::Value::Object(key)) = serde_json::to_value(&m.key) {
             lines.extend(key.iter().map(|(name, value)| format!("key        {name} = {value}")));

@@ -15,7 +15,10 @@ pub(crate) fn run(context: &Context) -> Result<Status> {
         ("instruction sets", instruction_sets()),
         ("matrix products", "gemm (pure Rust, chosen at run time), matrixmultiply; no BLAS".to_owned()),
         ("devices built in", devices()),
-        ("device chosen", backbone::device("auto").map_or_else(|e| e.to_string(), |d| format!("{:?}", d.location()))),
+        (
+            "device chosen",
+            backbone::device("auto").map_or_else(|e| e.to_string(), |d| format!("{:?}", d.location())),
+        ),
         ("stores", "local paths, file://, memory://".to_owned()),
         ("local store", store),
         ("model cache", backbone::hub_cache().display().to_string()),

@@ -16,13 +16,15 @@ pub(crate) fn run(args: ExtractArgs, context: &Context) -> Result<Status> {
     let started = std::time::Instant::now();
     let split = args.split.parse().map_err(|e: dataset::Error| usage(e.to_string()))?;
     let task = task(args.task.as_deref(), context)?;
-    let dataset = dataset::open(&args.dataset, split).with_context(|| format!("data set {}", args.dataset))?;
+    let dataset =
+        dataset::open(&args.dataset, split).with_context(|| format!("data set {}", args.dataset))?;
     for problem in dataset.problems() {
         context.reporter.warn(format!("skipped {}: {}", problem.id, problem.reason));
     }
     let device = backbone::device(&args.device)?;
     let options = LoadOptions { num_heads: args.num_heads, device: device.clone() };
-    let backbone = backbone::load(&args.backbone, &options).with_context(|| format!("backbone {}", args.backbone))?;
+    let backbone =
+        backbone::load(&args.backbone, &options).with_context(|| format!("backbone {}", args.backbone))?;
     for note in &backbone.note {
         context.reporter.say(format!("note: {note}"));
     }
@@ -57,7 +59,8 @@ pub(crate) fn run(args: ExtractArgs, context: &Context) -> Result<Status> {
 fn report(outcome: Outcome, out: &str, problems: usize, seconds: f64, context: &Context) -> Result<Status> {
     let (cache, computed) = match outcome {
         Outcome::Waiting { computed, missing } => {
-            let value = json!({ "out": out, "computed": computed, "missing_shards": missing, "complete": false });
+            let value =
+                json!({ "out": out, "computed": computed, "missing_shards": missing, "complete": false });
             context.output.result(&value, |_| {
                 format!("{out}: computed {computed} images; {missing} shards are left to other tasks, the last one commits")
             })?;
@@ -85,7 +88,12 @@ fn report(outcome: Outcome, out: &str, problems: usize, seconds: f64, context: &
             n => format!("computed {n} images in {} ({:.2} images/s)", duration(seconds), n as f64 / seconds),
         };
         let skipped = if skipped > 0 { format!(", {skipped} inputs skipped") } else { String::new() };
-        format!("{out}: {} rows of {} tokens × {}, {work}{skipped}", manifest.rows, cache.layout().tokens(), cache.layout().dim)
+        format!(
+            "{out}: {} rows of {} tokens × {}, {work}{skipped}",
+            manifest.rows,
+            cache.layout().tokens(),
+            cache.layout().dim
+        )
     })?;
     Ok(if skipped > 0 { Status::Skipped } else { Status::Done })
 }
@@ -96,7 +104,8 @@ fn task(argument: Option<&str>, context: &Context) -> Result<Task> {
         return Task::parse(text);
     }
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<usize>().ok());
-    let array = (number("SLURM_ARRAY_TASK_ID"), number("SLURM_ARRAY_TASK_MIN"), number("SLURM_ARRAY_TASK_COUNT"));
+    let array =
+        (number("SLURM_ARRAY_TASK_ID"), number("SLURM_ARRAY_TASK_MIN"), number("SLURM_ARRAY_TASK_COUNT"));
     match array {
         (Some(id), Some(first), Some(of)) if id >= first && id - first < of => {
             let this = id - first;

@@ -17,7 +17,9 @@ use crate::study::Study;
 use crate::sweep::Finished;
 
 pub(crate) fn run(args: ProbeArgs, context: &Context) -> Result<Status> {
-    let open = |url: &str| -> Result<Cache> { Cache::open(Store::open(url)?).with_context(|| format!("cache {url}")) };
+    let open = |url: &str| -> Result<Cache> {
+        Cache::open(Store::open(url)?).with_context(|| format!("cache {url}"))
+    };
     let (train, val) = (open(&args.cache_train)?, open(&args.cache_val)?);
     let (id, reducer) = reducer(&args, &train)?;
     let bench = bench(&args, &train, &val)?;
@@ -64,7 +66,8 @@ fn reducer(args: &ProbeArgs, train: &Cache) -> Result<(ReducerId, Reducer)> {
         let id = ReducerId { method: "none".into(), recipe: String::new() };
         return Ok((id, Reducer::Identity(dimred::Identity::new(dim))));
     };
-    let bytes = std::fs::read(path).map_err(|e| usage(format!("cannot read reducer {}: {e}", path.display())))?;
+    let bytes =
+        std::fs::read(path).map_err(|e| usage(format!("cannot read reducer {}: {e}", path.display())))?;
     let reducer = Reducer::from_bytes(&bytes).with_context(|| format!("reducer {}", path.display()))?;
     if reducer.input_dim() != dim {
         return Err(crate::exit::integrity(format!(

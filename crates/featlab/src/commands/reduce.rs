@@ -19,7 +19,9 @@ pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
     let dim = cache.layout().dim;
     let max_dim = args.dims.unwrap_or(dim);
     if max_dim == 0 || max_dim > dim {
-        return Err(usage(format!("--dims {max_dim}: the features have {dim} dimensions, expected 1 to {dim}")));
+        return Err(usage(format!(
+            "--dims {max_dim}: the features have {dim} dimensions, expected 1 to {dim}"
+        )));
     }
     let method = match args.method {
         Method::Pca => "pca",
@@ -33,7 +35,8 @@ pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
     let variance: Vec<(usize, f64)> = match &reducer {
         Reducer::Pca(pca) => {
             let ratio = pca.explained_variance_ratio();
-            let dims = [3, 6, 12, 24, 48, 96, 192, 384, 768].into_iter().filter(|k| *k < max_dim).chain([max_dim]);
+            let dims =
+                [3, 6, 12, 24, 48, 96, 192, 384, 768].into_iter().filter(|k| *k < max_dim).chain([max_dim]);
             dims.map(|k| (k, ratio.iter().take(k).sum())).collect()
         }
         _ => Vec::new(),
@@ -41,7 +44,11 @@ pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
     let value = json!({ "out": args.out, "method": method, "dim": dim, "max_dim": max_dim, "explained_variance_ratio": variance });
     context.output.result(&value, |_| {
         let mut lines = vec![format!("{}: {method}, {dim} → up to {max_dim} dimensions", args.out.display())];
-        lines.extend(variance.iter().map(|(k, share)| format!("  {k:5} components hold {:5.1} % of the variance", 100.0 * share)));
+        lines.extend(
+            variance
+                .iter()
+                .map(|(k, share)| format!("  {k:5} components hold {:5.1} % of the variance", 100.0 * share)),
+        );
         lines.join("\n")
     })?;
     Ok(Status::Done)

@@ -12,7 +12,8 @@ use backbone::{Layer, Loaded};
 use candle_core::{Device, Tensor};
 use dataset::{Crop, Dataset, Transform, View};
 use featcache::{
-    Cache, Classes, Dtype, FORMAT_VERSION, FeatureKey, GoldenActivation, Layout, Opened, Row, Store, Tombstone, Writer, WriterOptions,
+    Cache, Classes, Dtype, FORMAT_VERSION, FeatureKey, GoldenActivation, Layout, Opened, Row, Store,
+    Tombstone, Writer, WriterOptions,
 };
 use ndarray::{Array1, Array2, ArrayView3, s};
 use rayon::prelude::*;
@@ -115,7 +116,11 @@ impl Job<'_> {
             )));
         }
         if self.dataset.len() == 0 {
-            return Err(usage(format!("data set {} has no images in split {}", self.dataset.name(), self.split)));
+            return Err(usage(format!(
+                "data set {} has no images in split {}",
+                self.dataset.name(),
+                self.split
+            )));
         }
         Ok(())
     }
@@ -144,7 +149,8 @@ impl Job<'_> {
             Opened::Resume(writer) => writer,
         };
         let missing = writer.missing();
-        let mine: Vec<_> = missing.iter().filter(|shard| shard.index % self.task.of == self.task.this).collect();
+        let mine: Vec<_> =
+            missing.iter().filter(|shard| shard.index % self.task.of == self.task.this).collect();
         let images = mine.iter().map(|shard| shard.samples.len()).sum::<usize>();
         if missing.len() < writer.total_shards() {
             context.reporter.say(format!(
@@ -156,7 +162,9 @@ impl Job<'_> {
         let progress = context.reporter.start(&format!("extract {}", self.split), images as u64, "images");
         for shard in mine {
             let (rows, skipped) = self.compute(shard.samples.clone(), context, &progress)?;
-            writer.write_shard(shard, rows, skipped).with_context(|| format!("writing shard {} of {place}", shard.index))?;
+            writer
+                .write_shard(shard, rows, skipped)
+                .with_context(|| format!("writing shard {} of {place}", shard.index))?;
         }
         drop(progress);
         match writer.missing().len() {
@@ -245,7 +253,9 @@ impl Job<'_> {
         }
         let (mirrored, mirrored_cls) = self.forward_once(image.slice(s![.., .., ..;-1]))?;
         let side = image.dim().2 / self.backbone.backbone.spec().patch_size;
-        let unflipped = Array2::from_shape_fn(tokens.dim(), |(t, d)| mirrored[[t / side * side + (side - 1 - t % side), d]]);
+        let unflipped = Array2::from_shape_fn(tokens.dim(), |(t, d)| {
+            mirrored[[t / side * side + (side - 1 - t % side), d]]
+        });
         Ok(((tokens + unflipped) / 2.0, (cls + mirrored_cls) / 2.0))
     }
 

@@ -3,10 +3,10 @@
 //! Tokens stay in their stored form (two bytes a number for f16) until a [`Projected`] view of them is made, which is
 //! what probes train on: `[n, t, k]` in f32. The memory needed is therefore that of the shards plus `n·t·k·4` bytes.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use dimred::{Affine, Projection};
 use featcache::{Cache, ReadOptions, Shard};
-use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis};
+use ndarray::{Array2, Array3, ArrayView2, Axis};
 use probe::{Batch, TrainSet};
 use rayon::prelude::*;
 
@@ -32,7 +32,9 @@ impl Features {
         let mut shards = Vec::with_capacity(count);
         for i in 0..count {
             context.interrupt.check()?;
-            shards.push(cache.read_shard(i, ReadOptions::default()).with_context(|| format!("reading {what}"))?);
+            shards.push(
+                cache.read_shard(i, ReadOptions::default()).with_context(|| format!("reading {what}"))?,
+            );
             progress.tick(1);
         }
         let labelled: Vec<_> = (shards.iter().enumerate())

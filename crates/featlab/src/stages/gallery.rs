@@ -36,15 +36,22 @@ pub(crate) struct Job<'a> {
 
 impl Job<'_> {
     /// Draws what is missing and lists all pictures. `features` may be given if they are in memory already.
-    pub(crate) fn run(&self, features: Option<Features>, cache: &Cache, context: &Context) -> Result<Vec<GalleryItem>> {
-        let chosen: Vec<&RunRecord> = ["linear", "cluster"].iter().filter_map(|probe| self.baseline(probe)).collect();
+    pub(crate) fn run(
+        &self,
+        features: Option<Features>,
+        cache: &Cache,
+        context: &Context,
+    ) -> Result<Vec<GalleryItem>> {
+        let chosen: Vec<&RunRecord> =
+            ["linear", "cluster"].iter().filter_map(|probe| self.baseline(probe)).collect();
         if self.pictures == 0 || chosen.is_empty() {
             return Ok(Vec::new());
         }
         let keys: Vec<&str> = chosen.iter().map(|run| run.key.as_str()).collect();
         let folder = format!("figures/gallery-{}", key_of(&(keys, self.pictures, self.pca.is_some()))?);
         let index = self.out.join(&folder).join("index.json");
-        if let Some(items) = std::fs::read(&index).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+        if let Some(items) = std::fs::read(&index).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        {
             return Ok(items);
         }
         let features = match features {

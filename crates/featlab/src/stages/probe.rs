@@ -10,8 +10,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow};
 use ndarray::{Array2, Axis};
 use probe::{
-    Assignment, ClusterProbe, ClusterProbeParams, ConfusionMatrix, LinearProbe, LinearProbeParams, Probe, Schedule, Step,
-    TrainSet, bootstrap, hungarian, upsample_argmax,
+    Assignment, ClusterProbe, ClusterProbeParams, ConfusionMatrix, LinearProbe, LinearProbeParams, Probe,
+    Schedule, Step, TrainSet, bootstrap, hungarian, upsample_argmax,
 };
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -80,7 +80,12 @@ impl Trained {
     }
 
     /// Predicted class or cluster per pixel, `[h, w]`, from the tokens `[t, k]` of one image.
-    pub(crate) fn predict(&self, tokens: ndarray::ArrayView2<'_, f32>, grid: (usize, usize), size: (usize, usize)) -> Array2<u8> {
+    pub(crate) fn predict(
+        &self,
+        tokens: ndarray::ArrayView2<'_, f32>,
+        grid: (usize, usize),
+        size: (usize, usize),
+    ) -> Array2<u8> {
         upsample_argmax(self.as_probe().scores(tokens).view(), grid, size)
     }
 }
@@ -127,7 +132,8 @@ pub(crate) fn run(
         None => counts.scores(),
     };
     let scores = scores_of(&confusion);
-    let interval = bootstrap(&per_image, |counts| scores_of(counts).mean_iou, settings.bootstrap, LEVEL, seed);
+    let interval =
+        bootstrap(&per_image, |counts| scores_of(counts).mean_iou, settings.bootstrap, LEVEL, seed);
     let wall_s = started.elapsed().as_secs_f64();
     Ok(Scored { probe, confusion, assignment, scores, miou_lo: interval.lo, miou_hi: interval.hi, wall_s })
 }

@@ -37,24 +37,38 @@ impl Job {
     ///
     /// # Errors
     /// If the cache cannot be read, or the method and its parameters do not fit the features.
-    pub(crate) fn fit(&self, cache: &Cache, moments: &mut Option<Moments>, context: &Context) -> Result<Reducer> {
+    pub(crate) fn fit(
+        &self,
+        cache: &Cache,
+        moments: &mut Option<Moments>,
+        context: &Context,
+    ) -> Result<Reducer> {
         if self.needs_moments() && moments.is_none() {
             *moments = Some(stream_moments(cache, context)?);
         }
         let dim = cache.layout().dim;
         let fitted = moments.as_ref().filter(|_| self.needs_moments());
-        let random = |kind| RandomProjectionParams { kind, seed: self.seed, scaler: self.scaler, max_dim: self.max_dim };
+        let random = |kind| RandomProjectionParams {
+            kind,
+            seed: self.seed,
+            scaler: self.scaler,
+            max_dim: self.max_dim,
+        };
         Ok(match (self.method.as_str(), fitted) {
             ("none", _) => Reducer::Identity(Identity::new(dim)),
             ("pca", Some(moments)) => {
                 let params = PcaParams { scaler: self.scaler, ..PcaParams::default() };
                 Reducer::Pca(params.fit_moments(moments)?.truncated(self.max_dim)?)
             }
-            ("rp", fitted) => Reducer::RandomProjection(random(RandomProjectionKind::Gaussian).fit(dim, fitted)?),
-            ("rp-sparse", fitted) => {
-                Reducer::RandomProjection(random(RandomProjectionKind::Sparse { density: None }).fit(dim, fitted)?)
+            ("rp", fitted) => {
+                Reducer::RandomProjection(random(RandomProjectionKind::Gaussian).fit(dim, fitted)?)
             }
-            (other, _) => return Err(usage(format!("unknown method \"{other}\", expected none, pca, rp or rp-sparse"))),
+            ("rp-sparse", fitted) => Reducer::RandomProjection(
+                random(RandomProjectionKind::Sparse { density: None }).fit(dim, fitted)?,
+            ),
+            (other, _) => {
+                return Err(usage(format!("unknown method \"{other}\", expected none, pca, rp or rp-sparse")));
+            }
         })
     }
 
