@@ -104,7 +104,9 @@ fn safetensors_file(path: &std::path::Path, tensors: &[(&str, Vec<usize>, f32)])
     let data: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
         .iter()
         .map(|(name, shape, value)| {
-            let bytes = std::iter::repeat_n(value.to_le_bytes(), shape.iter().product()).flatten().collect();
+            // Not constant: layer norm of equal numbers is mostly rounding.
+            let values = (0..shape.iter().product::<usize>()).map(|i| value * ((i * 37 % 19) as f32 - 8.0));
+            let bytes = values.flat_map(f32::to_le_bytes).collect();
             ((*name).to_owned(), shape.clone(), bytes)
         })
         .collect();

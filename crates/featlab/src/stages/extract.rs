@@ -19,7 +19,7 @@ use ndarray::{Array1, Array2, ArrayView3, s};
 use rayon::prelude::*;
 
 use crate::Context;
-use crate::exit::usage;
+use crate::exit::{integrity, usage};
 use crate::progress::Progress;
 
 /// What became of an input: something, or the reason why nothing.
@@ -193,6 +193,12 @@ impl Job<'_> {
         let transform = Transform { res: side, crop: Crop::None, ..self.transform.clone() };
         let view = transform.apply(0, &picture)?.swap_remove(0);
         let (tokens, _) = self.forward(view.image.view())?;
+        if tokens.iter().any(|x| !x.is_finite()) {
+            return Err(integrity(format!(
+                "backbone {} computes NaN or infinity on an ordinary picture",
+                self.backbone.name
+            )));
+        }
         Ok(GoldenActivation::from_tokens(tokens.view()))
     }
 

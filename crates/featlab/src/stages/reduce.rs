@@ -67,7 +67,9 @@ impl Job {
                 random(RandomProjectionKind::Sparse { density: None }).fit(dim, fitted)?,
             ),
             (other, _) => {
-                return Err(usage(format!("unknown method \"{other}\", expected none, pca, rp or rp-sparse")));
+                return Err(usage(format!(
+                    "unknown method \"{other}\", expected none, pca, rp or rp-sparse"
+                )));
             }
         })
     }
