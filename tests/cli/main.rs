@@ -3,6 +3,8 @@
 //! `bad_input` — one clear line and the right exit code; `line` — extract, reduce, probe, sweep, report on small data;
 //! `resume` — interruption and what is left of it; `golden_extract` — picture files to Parquet against reference tokens.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test that cannot go on panics; one that skips says so
+
 mod bad_input;
 mod fixture;
 mod golden_extract;

@@ -68,9 +68,7 @@ impl PcaParams {
         let scaled =
             Array2::from_shape_fn(covariance.dim(), |(i, j)| covariance[[i, j]] / (scale[i] * scale[j]));
         let total_variance = scaled.diag().sum();
-        let (values, vectors) =
-            (scaled.eigh_into()).map_err(|e| Error::Decomposition(e.to_string()))?.sort_eig_desc();
-        let mut components = vectors.t().as_standard_layout().into_owned(); // [d, d]
+        let (values, mut components) = eigen(&scaled)?; // [d], [d, d]
         fix_signs(&mut components);
         Ok(Pca {
             scaler: self.scaler,
@@ -104,6 +102,25 @@ impl<T> Fit<Array2<f32>, T, Error> for PcaParams {
     fn fit(&self, dataset: &DatasetBase<Array2<f32>, T>) -> Result<Pca> {
         self.fit_rows(dataset.records().view())
     }
+}
+
+/// Eigenvalues `[d]`, largest first, and eigenvectors as rows `[d, d]` of a positive semi-definite matrix.
+///
+/// Rows whose length is a large power of two share cache sets, which makes the decomposition up to five times slower
+/// (5.8 s instead of 1.1 s at d = 768): an even matrix gets a border of zeros, whose eigenvalue is made to come last.
+fn eigen(matrix: &Array2<f64>) -> Result<(Array1<f64>, Array2<f64>)> {
+    let d = matrix.nrows();
+    let border = usize::from(d.is_multiple_of(2));
+    let mut bordered = Array2::zeros((d + border, d + border));
+    if border == 1 {
+        let largest = matrix.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
+        bordered[[d, d]] = -largest.max(1.0);
+    }
+    bordered.slice_mut(s![..d, ..d]).assign(matrix);
+    let decomposed = bordered.eigh_into().map_err(|e| Error::Decomposition(e.to_string()))?;
+    let (values, vectors) = decomposed.sort_eig_desc();
+    let components = vectors.t().slice(s![..d, ..d]).as_standard_layout().into_owned();
+    Ok((values.slice(s![..d]).to_owned(), components))
 }
 
 /// Makes the entry of largest absolute value of every row positive (the first of equals).

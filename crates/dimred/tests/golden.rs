@@ -1,6 +1,8 @@
 //! Golden numbers: scikit-learn's PCA on small data kept in the repository (`tests/golden/dimred/make.py`), and every
 //! reference case `07_*` of `$FEATLAB_GOLDEN` (default `../shared/golden` beside the workspace) where that folder is.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test that cannot go on panics; one that skips says so
+
 use std::path::{Path, PathBuf};
 
 use dimred::{

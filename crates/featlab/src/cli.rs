@@ -92,7 +92,7 @@ pub struct ExtractArgs {
     /// Part of the data set: train, val, test, all
     #[arg(long, default_value = "all")]
     pub split: String,
-    /// Model name (facebook/dino-vits8, dino_vits8, vit_small_patch8_224.dino), checkpoint file or folder, or random:ARCH[:SEED]
+    /// Model name (facebook/dino-vits8, dino_vits8, vit_small_patch8_224.dino), checkpoint file or folder, or random:ARCH:SEED
     #[arg(long)]
     pub backbone: String,
     /// Where the cache goes: a path, file:// or memory:// URL

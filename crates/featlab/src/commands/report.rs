@@ -22,7 +22,7 @@ pub(crate) fn run(args: ReportArgs, context: &Context) -> Result<Status> {
                 .output
                 .result(&json!({ "report": report }), |_| format!("report: {}", report.display()))?;
         }
-        Format::Md => context.output.result(&study, |s| crate::report::markdown(s))?,
+        Format::Md => context.output.result(&study, crate::report::markdown)?,
         Format::Csv => context.output.result(&study.runs, |_| crate::report::results_csv(&study))?,
     }
     Ok(Status::Done)

@@ -115,7 +115,7 @@ impl Job<'_> {
                 below + patch
             )));
         }
-        if self.dataset.len() == 0 {
+        if self.dataset.is_empty() {
             return Err(usage(format!(
                 "data set {} has no images in split {}",
                 self.dataset.name(),
