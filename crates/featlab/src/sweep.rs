@@ -293,14 +293,13 @@ impl Sweep {
     }
 
     fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        if let Origin::Random { seed } = &self.backbone.origin {
-            notes.push(format!(
-                "the backbone has seeded random weights (seed {seed}), it was never trained: the numbers show that the line works, not what DINO features can do"
-            ));
+        match &self.backbone.origin {
+            Origin::Random { seed } => vec![format!(
+                "the backbone has seeded random weights (seed {seed}), it was never trained: the numbers show that \
+                 the line works, not what DINO features can do"
+            )],
+            _ => self.backbone.note.clone(),
         }
-        notes.extend(self.backbone.note.iter().cloned());
-        notes
     }
 
     fn extract(&self, job: &extract::Job<'_>, context: &Context) -> Result<(Cache, usize)> {

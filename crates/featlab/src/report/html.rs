@@ -71,7 +71,11 @@ fn figure_pair(study: &Study) -> String {
     if study.runs.is_empty() {
         return String::new();
     }
-    figures(study).iter().filter(|(name, _)| name != VARIANCE_FILE).map(|(_, svg)| framed(svg)).collect()
+    let shown: String =
+        figures(study).iter().filter(|(name, _)| name != VARIANCE_FILE).map(|(_, svg)| framed(svg)).collect();
+    format!(
+        "{shown}<p class=\"caption\">Each panel has its own vertical axis, which need not begin at 0.</p>\n"
+    )
 }
 
 fn variance(study: &Study) -> String {

@@ -1,8 +1,7 @@
 //! Just enough SVG: shapes with CSS classes, tooltips, scales and round tick values.
 //!
-//! Why not a plotting library: those at hand measure text with the fonts of the machine (a figure would differ between
-//! machines, or fail where there is no font), write colours into every shape (no dark mode) and know no `<title>`
-//! tooltips. What a sweep's figures need is lines, eight markers and two kinds of axis, and that fits in this file.
+//! Why not a plotting library: plotters, the one at hand, writes colours into every shape (no dark mode), whole-pixel
+//! coordinates, no `<title>` tooltips, and no legend mark for a dashed line. What a sweep's figures need is lines, eight markers and two kinds of axis, and that fits in this file.
 //! Coordinates are pixels, y downwards, as in SVG itself. All text goes through [`escape`].
 
 use std::fmt::Write as _;
