@@ -300,6 +300,28 @@ fn probes_without_labels() {
 }
 
 #[test]
+fn a_damaged_or_foreign_reducer_and_an_empty_schedule() {
+    let scratch = Scratch::new();
+    let root = scratch.camvid(3, 1);
+    let cache = scratch.path("cache");
+    expect(extract(&format!("camvid:{}", root.display()), &cache).args(["--split", "train"]), 0);
+    let probe = |arguments: &[&str]| {
+        let mut command = featlab();
+        command.arg("probe").arg("--cache-train").arg(&cache).arg("--cache-val").arg(&cache);
+        command.arg("--out").arg(scratch.path("runs")).args(arguments);
+        command
+    };
+    fs::write(scratch.path("cut.safetensors"), b"12345678{").unwrap();
+    let file = scratch.path("cut.safetensors").display().to_string();
+    let (_, stderr) = expect(&mut probe(&["--reducer", &file]), 4);
+    names(&stderr, &["cut.safetensors", "not a reducer"]);
+    let (_, stderr) = expect(&mut probe(&["--steps", "0"]), 2);
+    names(&stderr, &["steps"]);
+    let (_, stderr) = expect(&mut probe(&["--batch-size", "0"]), 2);
+    names(&stderr, &["batch_size"]);
+}
+
+#[test]
 fn a_damaged_cache_is_found_and_not_read() {
     let scratch = Scratch::new();
     let root = scratch.camvid(3, 1);

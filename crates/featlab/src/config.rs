@@ -366,18 +366,31 @@ impl SweepConfig {
     fn check(&self) -> Result<()> {
         known("reduce.methods", &self.reduce.methods, &["none", "pca", "rp", "rp-sparse"])?;
         known("probe.probes", &self.probe.probes, &["linear", "cluster"])?;
-        let positive = [
-            ("probe.steps", self.probe.steps),
-            ("probe.batch_size", self.probe.batch_size),
-            ("probe.seeds (number of)", self.probe.seeds.len()),
-            ("reduce.methods (number of)", self.reduce.methods.len()),
-            ("reduce.dims (number of)", self.reduce.dims.len()),
+        check_schedule(self.probe.steps, self.probe.batch_size, self.probe.learning_rate)?;
+        let lists = [
+            ("probe.seeds", self.probe.seeds.len()),
+            ("probe.probes", self.probe.probes.len()),
+            ("reduce.methods", self.reduce.methods.len()),
+            ("reduce.dims", self.reduce.dims.len()),
         ];
-        match positive.iter().find(|(_, value)| *value == 0) {
-            Some((key, _)) => Err(usage(format!("{key} must be at least 1, got 0"))),
+        match lists.iter().find(|(_, length)| *length == 0) {
+            Some((key, _)) => Err(usage(format!("{key} is empty, expected at least one entry"))),
             None => Ok(()),
         }
     }
+}
+
+/// Refuses a training schedule that trains nothing.
+pub(crate) fn check_schedule(steps: usize, batch_size: usize, learning_rate: f32) -> Result<()> {
+    for (name, value) in [("steps", steps), ("batch_size", batch_size)] {
+        if value == 0 {
+            return Err(usage(format!("{name} must be at least 1, got 0")));
+        }
+    }
+    if !(learning_rate.is_finite() && learning_rate > 0.0) {
+        return Err(usage(format!("learning_rate must be a number above 0, got {learning_rate}")));
+    }
+    Ok(())
 }
 
 fn known(key: &str, words: &[String], allowed: &[&str]) -> Result<()> {
@@ -465,7 +478,9 @@ mod tests {
             ("probe.stepz=7", "stepz"),
             ("nonsense=1", "nonsense"),
             ("reduce.methods=[\"tsne\"]", "tsne"),
-            ("probe.steps=0", "probe.steps"),
+            ("probe.steps=0", "steps"),
+            ("probe.learning_rate=-1.0", "learning_rate"),
+            ("probe.seeds=[]", "probe.seeds"),
             ("reduce.dims=[0]", "at least 1"),
             ("probe.steps", "key=value"),
         ] {

@@ -93,6 +93,9 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         (e.is_usage(), e.is_integrity())
     } else if let Some(e) = cause.downcast_ref::<dataset::Error>() {
         (e.is_usage(), false)
+    } else if let Some(e) = cause.downcast_ref::<dimred::Error>() {
+        use dimred::Error::{Dimension, Format, Invalid};
+        (matches!(e, Dimension { .. } | Invalid { .. }), matches!(e, Format(_)))
     } else {
         return None;
     };

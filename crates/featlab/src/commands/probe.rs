@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::Context;
 use crate::bench::{Bench, Cell, ReducerId, publish};
 use crate::cli::ProbeArgs;
-use crate::config::{Dim, Protocol};
+use crate::config::{Dim, Protocol, check_schedule};
 use crate::exit::{Status, usage};
 use crate::records::Records;
 use crate::stages::features::Features;
@@ -17,6 +17,7 @@ use crate::study::Study;
 use crate::sweep::Finished;
 
 pub(crate) fn run(args: ProbeArgs, context: &Context) -> Result<Status> {
+    check_schedule(args.steps, args.batch_size, args.learning_rate)?;
     let open = |url: &str| -> Result<Cache> {
         Cache::open(Store::open(url)?).with_context(|| format!("cache {url}"))
     };
