@@ -322,19 +322,62 @@ fn a_damaged_or_foreign_reducer_and_an_empty_schedule() {
 }
 
 #[test]
+fn caches_and_reducers_that_do_not_belong_together() {
+    let scratch = Scratch::new();
+    let root = scratch.camvid(3, 1);
+    let dataset = format!("camvid:{}", root.display());
+    let (ours, scenes, other) = (scratch.path("ours"), scratch.path("scenes"), scratch.path("other"));
+    expect(extract(&dataset, &ours).args(["--split", "train"]), 0);
+    expect(&mut extract("scenes:train=2,val=2,size=48", &scenes), 0);
+    let mut command = featlab();
+    command.args([
+        "extract",
+        "--dataset",
+        &dataset,
+        "--backbone",
+        "random:vit_micro_patch8:1",
+        "--res",
+        "32",
+    ]);
+    expect(command.arg("--out").arg(&other), 0);
+    let reducer = scratch.path("pca.safetensors");
+    expect(featlab().args(["reduce", "pca", "--cache"]).arg(&ours).arg("--out").arg(&reducer), 0);
+    let probe = |train: &std::path::Path, val: &std::path::Path| {
+        let mut command = featlab();
+        command.arg("probe").arg("--cache-train").arg(train).arg("--cache-val").arg(val);
+        command.args(["--steps", "2", "--out"]).arg(scratch.path("runs"));
+        command
+    };
+    let (_, stderr) = expect(&mut probe(&ours, &scenes), 4);
+    names(&stderr, &["different classes", "Sky", "building"]);
+    let (_, stderr) = expect(&mut probe(&ours, &other), 4);
+    names(&stderr, &["different features"]);
+    let (_, stderr) = expect(probe(&other, &other).args(["--dims", "3", "--reducer"]).arg(&reducer), 4);
+    names(&stderr, &["was fitted on"]);
+    expect(probe(&ours, &ours).args(["--seeds", "0,0", "--dims", "3,3", "--reducer"]).arg(&reducer), 0);
+    let csv = fs::read_to_string(scratch.path("runs/results.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 1 + 2, "one row for each probe, however often it was asked for:\n{csv}");
+    let mut command = featlab();
+    command.args(["reduce", "pca", "--out", "s3://bucket/x", "--cache"]).arg(&ours);
+    let (_, stderr) = expect(&mut command, 2);
+    names(&stderr, &["s3://"]);
+}
+
+#[test]
 fn a_damaged_cache_is_found_and_not_read() {
     let scratch = Scratch::new();
     let root = scratch.camvid(3, 1);
     let out = scratch.path("cache");
     write_pair(&root, "train", "more", 9);
     expect(extract(&format!("camvid:{}", root.display()), &out).args(["--shard-rows", "2"]), 0);
+    fs::write(out.join("notes.txt"), b"mine").unwrap(); // not ours, no damage
     expect(featlab().args(["cache", "verify"]).arg(&out), 0);
     let shard = out.join("shard-00001.parquet");
     let mut bytes = fs::read(&shard).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&shard, bytes).unwrap();
-    let (_, stderr) = expect(featlab().args(["cache", "verify"]).arg(&out), 1);
+    let (_, stderr) = expect(featlab().args(["cache", "verify"]).arg(&out), 4);
     names(&stderr, &["shard-00001.parquet"]);
     let mut command = featlab();
     command.args(["reduce", "pca", "--cache"]).arg(&out).arg("--out").arg(scratch.path("pca.safetensors"));

@@ -121,8 +121,15 @@ impl Bench {
         let (a, b) = (&train.manifest().key, &val.manifest().key);
         if (&a.checkpoint_sha256, a.layer, &a.facet) != (&b.checkpoint_sha256, b.layer, &b.facet) {
             return Err(integrity(format!(
-                "the two caches hold different features: {} block {} {} and {} block {} {}",
-                a.architecture, a.layer, a.facet, b.architecture, b.layer, b.facet
+                "the two caches hold different features: {} of checkpoint {}, block {} {}, and {} of checkpoint {}, block {} {}",
+                a.architecture,
+                a.checkpoint_sha256,
+                a.layer,
+                a.facet,
+                b.architecture,
+                b.checkpoint_sha256,
+                b.layer,
+                b.facet
             )));
         }
         Ok(())

@@ -367,6 +367,9 @@ impl SweepConfig {
         known("reduce.methods", &self.reduce.methods, &["none", "pca", "rp", "rp-sparse"])?;
         known("probe.probes", &self.probe.probes, &["linear", "cluster"])?;
         check_schedule(self.probe.steps, self.probe.batch_size, self.probe.learning_rate)?;
+        if self.eval.bootstrap == 0 {
+            return Err(usage("eval.bootstrap must be at least 1 resample, got 0"));
+        }
         let lists = [
             ("probe.seeds", self.probe.seeds.len()),
             ("probe.probes", self.probe.probes.len()),
@@ -481,6 +484,7 @@ mod tests {
             ("probe.steps=0", "steps"),
             ("probe.learning_rate=-1.0", "learning_rate"),
             ("probe.seeds=[]", "probe.seeds"),
+            ("eval.bootstrap=0", "eval.bootstrap"),
             ("reduce.dims=[0]", "at least 1"),
             ("probe.steps", "key=value"),
         ] {

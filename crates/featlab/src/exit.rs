@@ -5,10 +5,10 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | failed: an input/output error, damage found, nothing left to work on |
+//! | 1 | failed: an input/output error, nothing left to work on |
 //! | 2 | usage or configuration error |
 //! | 3 | done, but inputs were skipped (they are listed) |
-//! | 4 | integrity: cache, checkpoint or configuration do not match |
+//! | 4 | integrity: cache, checkpoint or configuration do not match, or are damaged |
 //! | 130, 143 | interrupted by SIGINT, SIGTERM; everything finished so far is committed |
 
 use std::fmt;
@@ -57,7 +57,7 @@ pub(crate) enum Status {
     /// Everything was done (exit 0).
     #[default]
     Done,
-    /// The answer is "no": damage was found (exit 1).
+    /// Damage was found (exit 4).
     Damaged,
     /// Done, but some inputs were skipped and listed (exit 3).
     Skipped,
@@ -68,7 +68,7 @@ impl Status {
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::Done => 0,
-            Self::Damaged => 1,
+            Self::Damaged => 4,
             Self::Skipped => 3,
         }
     }

@@ -21,6 +21,17 @@ pub(crate) fn key_of<T: Serialize>(value: &T) -> Result<String> {
     Ok(digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// Refuses a URL where only a local path is written to, before a folder of that name is made.
+pub(crate) fn check_local(path: &Path) -> Result<()> {
+    match path.to_str().and_then(|text| text.split_once("://")) {
+        Some((scheme, _)) => Err(crate::exit::usage(format!(
+            "{}: this output is written to a local folder, {scheme}:// is not possible here",
+            path.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Writes a file so that it is there whole or not at all.
 ///
 /// # Errors

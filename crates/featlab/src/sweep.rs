@@ -18,7 +18,7 @@ use crate::bench::{Bench, Cell, ReducerId, publish};
 use crate::config::{Protocol, SweepConfig};
 use crate::exit::{Status, usage};
 use crate::progress::duration;
-use crate::records::{Records, key_of, write_atomically};
+use crate::records::{Records, check_local, key_of, write_atomically};
 use crate::stages::features::Features;
 use crate::stages::probe::{Kind, Settings};
 use crate::stages::{extract, gallery, reduce};
@@ -56,6 +56,7 @@ impl Sweep {
     /// # Errors
     /// If one of them cannot be found or does not fit the configuration.
     pub(crate) fn open(config: SweepConfig, out: PathBuf) -> Result<Self> {
+        check_local(&out)?;
         let spec = config.dataset.spec();
         let open = |split: &str| -> Result<Box<dyn Dataset>> {
             let split: Split = split.parse().map_err(|e| usage(format!("{e}")))?;
@@ -155,12 +156,12 @@ impl Sweep {
             for dim in dims {
                 for &seed in &self.config.probe.seeds {
                     let reducer = self.reducer_id(method, seed);
-                    cells.extend(probes.iter().map(|&probe| Cell {
-                        reducer: reducer.clone(),
-                        dim,
-                        probe,
-                        seed,
-                    }));
+                    for &probe in &probes {
+                        let cell = Cell { reducer: reducer.clone(), dim, probe, seed };
+                        if !cells.contains(&cell) {
+                            cells.push(cell);
+                        }
+                    }
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! `featlab cache ls|info|verify`: what is stored, and whether it is sound.
 
 use anyhow::{Context as _, Result};
-use featcache::{Cache, Manifest, Store};
+use featcache::{Cache, DamageKind, Manifest, Store};
 use serde_json::json;
 
 use crate::Context;
@@ -27,7 +27,14 @@ fn ls(url: &str, context: &Context) -> Result<Status> {
             context.output.result(&value, |_| format!("{:40}  incomplete", one.path))?;
             continue;
         }
-        let cache = Cache::open(one.store).with_context(|| format!("cache {}", one.path))?;
+        let cache = match Cache::open(one.store) {
+            Ok(cache) => cache,
+            Err(error) => {
+                let value = json!({ "path": one.path, "complete": false, "error": error.to_string() });
+                context.output.result(&value, |_| format!("{:40}  {error}", one.path))?;
+                continue;
+            }
+        };
         let m = cache.manifest();
         let value = json!({ "path": one.path, "complete": true, "cache_id": m.cache_id, "key": m.key, "rows": m.rows, "bytes": stored(m) });
         context.output.result(&value, |_| {
@@ -84,6 +91,11 @@ fn verify(url: &str, context: &Context) -> Result<Status> {
     })?;
     drop(progress);
     stopped?;
+    let (orphans, damage): (Vec<_>, Vec<_>) =
+        damage.into_iter().partition(|one| one.kind == DamageKind::Orphan);
+    for one in &orphans {
+        context.reporter.say(format!("note: {one}"));
+    }
     for one in &damage {
         context.reporter.warn(one.to_string());
     }

@@ -9,14 +9,15 @@ use crate::Context;
 use crate::bench::{Bench, Cell, ReducerId, publish};
 use crate::cli::ProbeArgs;
 use crate::config::{Dim, Protocol, check_schedule};
-use crate::exit::{Status, usage};
-use crate::records::Records;
+use crate::exit::{Status, integrity, usage};
+use crate::records::{Records, check_local};
 use crate::stages::features::Features;
 use crate::stages::probe::{Kind, Settings};
 use crate::study::Study;
 use crate::sweep::Finished;
 
 pub(crate) fn run(args: ProbeArgs, context: &Context) -> Result<Status> {
+    check_local(&args.out)?;
     check_schedule(args.steps, args.batch_size, args.learning_rate)?;
     let open = |url: &str| -> Result<Cache> {
         Cache::open(Store::open(url)?).with_context(|| format!("cache {url}"))
@@ -71,10 +72,19 @@ fn reducer(args: &ProbeArgs, train: &Cache) -> Result<(ReducerId, Reducer)> {
         std::fs::read(path).map_err(|e| usage(format!("cannot read reducer {}: {e}", path.display())))?;
     let reducer = Reducer::from_bytes(&bytes).with_context(|| format!("reducer {}", path.display()))?;
     if reducer.input_dim() != dim {
-        return Err(crate::exit::integrity(format!(
+        return Err(integrity(format!(
             "reducer {} takes {} dimensions, but the features have {dim}",
             path.display(),
             reducer.input_dim()
+        )));
+    }
+    let fitted_on = crate::stages::reduce::features_of(&bytes);
+    let features = crate::stages::reduce::features_name(&train.manifest().key);
+    if fitted_on.as_ref().is_some_and(|name| *name != features) {
+        return Err(integrity(format!(
+            "reducer {} was fitted on features {}, the cache holds {features}",
+            path.display(),
+            fitted_on.unwrap_or_default()
         )));
     }
     let recipe = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -87,6 +97,15 @@ fn bench(args: &ProbeArgs, train: &Cache, val: &Cache) -> Result<Bench> {
         .classes
         .clone()
         .ok_or_else(|| usage(format!("cache {} has no labels; probes need them", args.cache_val)))?;
+    if train.manifest().classes.as_ref().is_some_and(|trained| trained.names != classes.names) {
+        return Err(integrity(format!(
+            "the caches have different classes: {} in {}, {} in {}",
+            train.manifest().classes.iter().flat_map(|c| &c.names).cloned().collect::<Vec<_>>().join(", "),
+            args.cache_train,
+            classes.names.join(", "),
+            args.cache_val
+        )));
+    }
     let backbone = manifest.provenance.get("backbone").unwrap_or(&manifest.key.architecture);
     Ok(Bench {
         dataset: manifest.key.dataset.clone(),
@@ -118,7 +137,12 @@ fn cells(args: &ProbeArgs, id: &ReducerId, reducer: &Reducer) -> Result<Vec<Cell
             return Err(usage(format!("--dims {dim}: the reducer has {} components", reducer.max_dim())));
         }
         for &seed in &args.seeds {
-            cells.extend(kinds.iter().map(|&probe| Cell { reducer: id.clone(), dim, probe, seed }));
+            for &probe in &kinds {
+                let cell = Cell { reducer: id.clone(), dim, probe, seed };
+                if !cells.contains(&cell) {
+                    cells.push(cell);
+                }
+            }
         }
     }
     Ok(cells)

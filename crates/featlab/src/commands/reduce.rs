@@ -8,10 +8,11 @@ use serde_json::json;
 use crate::Context;
 use crate::cli::{Method, ReduceArgs};
 use crate::exit::{Status, usage};
-use crate::records::write_atomically;
+use crate::records::{check_local, write_atomically};
 use crate::stages::reduce::Job;
 
 pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
+    check_local(&args.out)?;
     if args.out.exists() && !args.overwrite {
         return Err(usage(format!("{} exists; name another file or add --overwrite", args.out.display())));
     }

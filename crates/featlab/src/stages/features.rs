@@ -127,6 +127,11 @@ impl Projected<'_> {
         }
     }
 
+    /// Id of the image that row `i` shows.
+    pub(crate) fn image_id(&self, i: usize) -> &str {
+        self.features.image_id(i)
+    }
+
     /// Label map `[h, w]` of image `i`.
     pub(crate) fn label(&self, i: usize) -> ArrayView2<'_, u8> {
         self.features.label(i)

@@ -132,8 +132,13 @@ pub(crate) fn run(
         None => counts.scores(),
     };
     let scores = scores_of(&confusion);
-    let interval =
-        bootstrap(&per_image, |counts| scores_of(counts).mean_iou, settings.bootstrap, LEVEL, seed);
+    let interval = bootstrap(
+        &by_image(per_image, val),
+        |counts| scores_of(counts).mean_iou,
+        settings.bootstrap,
+        LEVEL,
+        seed,
+    );
     let wall_s = started.elapsed().as_secs_f64();
     Ok(Scored { probe, confusion, assignment, scores, miou_lo: interval.lo, miou_hi: interval.hi, wall_s })
 }
@@ -191,6 +196,18 @@ fn confusions(
         all.extend(counted);
     }
     Ok(all)
+}
+
+/// Rows (crops) of one image together: resampling is over images, and crops of one overlap.
+fn by_image(rows: Vec<ConfusionMatrix>, data: &Projected<'_>) -> Vec<ConfusionMatrix> {
+    let mut images: Vec<ConfusionMatrix> = Vec::with_capacity(rows.len());
+    for (i, row) in rows.into_iter().enumerate() {
+        match images.last_mut() {
+            Some(image) if data.image_id(i) == data.image_id(i - 1) => image.merge(&row),
+            _ => images.push(row),
+        }
+    }
+    images
 }
 
 fn total(per_image: &[ConfusionMatrix], classes: usize, outputs: usize) -> ConfusionMatrix {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use dimred::{Identity, Moments, PcaParams, RandomProjectionKind, RandomProjectionParams, Reducer, Scaler};
-use featcache::{Cache, ReadOptions};
+use featcache::{Cache, FeatureKey, ReadOptions};
 
 use crate::Context;
 use crate::exit::usage;
@@ -79,8 +79,20 @@ impl Job {
         let manifest = cache.manifest();
         let mut provenance = manifest.provenance.clone();
         provenance.insert("cache_id".into(), manifest.cache_id.clone());
+        provenance.insert("features".into(), features_name(&manifest.key));
         provenance
     }
+}
+
+/// What a reducer is bound to: checkpoint, block and facet (data set, split and number type may differ).
+pub(crate) fn features_name(key: &FeatureKey) -> String {
+    format!("{} {} block {} {}", key.architecture, &key.checkpoint_sha256, key.layer, key.facet)
+}
+
+/// The same, as written in a reducer file.
+pub(crate) fn features_of(file: &[u8]) -> Option<String> {
+    let (_, header) = safetensors::SafeTensors::read_metadata(file).ok()?;
+    header.metadata().as_ref()?.get("from.features").cloned()
 }
 
 /// Mean and scatter of all tokens of a cache, in one pass.
