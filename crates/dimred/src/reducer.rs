@@ -2,7 +2,7 @@
 //!
 //! The file is a safetensors file with 64-bit tensors (`mean`, `scale`, `components` or `matrix`, `explained_variance`) and
 //! string metadata: `format` = `featlab-reducer`, `version`, `method`, `scaler`, `seed`, `n_rows`, `total_variance`, and the
-//! caller's provenance under `from.…`. What is saved and loaded again projects to the same bits.
+//! caller's provenance under `from.…`; `sha256` covers the tensors. What is saved and loaded again projects to the same bits.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -10,6 +10,7 @@ use std::path::Path;
 use ndarray::{Array1, Array2};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
+use sha2::{Digest, Sha256};
 
 use crate::affine::Affine;
 use crate::pca::Pca;
@@ -127,7 +128,7 @@ impl Reducer {
             .collect::<Result<_, safetensors::SafeTensorError>>()
             .map_err(format_error)?;
         // The serialiser keeps metadata in a hash map, whose order differs from run to run: ours is sorted afterwards.
-        sorted_metadata(&safetensors::serialize(views, Some(meta)).map_err(format_error)?)
+        sealed(&safetensors::serialize(views, Some(meta)).map_err(format_error)?)
     }
 
     /// A reducer from a file's bytes.
@@ -142,6 +143,9 @@ impl Reducer {
         };
         if get("format")? != FORMAT || get("version")? != VERSION {
             return Err(wrong(format!("format {} version {}", get("format")?, get("version")?)));
+        }
+        if get("sha256")? != checksum(split(bytes)?.1) {
+            return Err(wrong("its checksum does not match its tensors: the file is damaged".into()));
         }
         let file = Tensors(SafeTensors::deserialize(bytes).map_err(format_error)?);
         let mean = file.vector("mean", None)?;
@@ -205,15 +209,29 @@ fn matrix<'a>(name: &'a str, values: &Array2<f64>) -> (&'a str, Vec<usize>, Vec<
     (name, values.shape().to_vec(), values.iter().flat_map(|x| x.to_le_bytes()).collect())
 }
 
-/// The same file with the JSON header's keys in order, so that equal reducers are equal bytes.
-fn sorted_metadata(bytes: &[u8]) -> Result<Vec<u8>> {
-    let length = bytes.first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b) as usize);
-    let (header, data) = bytes[8..].split_at(length);
-    let value: BTreeMap<String, serde_json::Value> =
+/// The same file with the tensors' checksum in its metadata and the JSON header's keys in order, so that equal reducers
+/// are equal bytes.
+fn sealed(bytes: &[u8]) -> Result<Vec<u8>> {
+    let (header, data) = split(bytes)?;
+    let mut value: BTreeMap<String, serde_json::Value> =
         serde_json::from_slice(header).map_err(|e| wrong(e.to_string()))?;
+    value.entry("__metadata__".to_owned()).or_default()["sha256"] = checksum(data).into();
     let mut header = serde_json::to_vec(&value).map_err(|e| wrong(e.to_string()))?;
     header.resize(header.len().next_multiple_of(8), b' ');
     Ok([(header.len() as u64).to_le_bytes().as_slice(), &header, data].concat())
+}
+
+/// JSON header and tensor data of a safetensors file.
+fn split(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
+    let short = || wrong("the file is cut off".into());
+    let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(short)?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| short())?;
+    rest.split_at_checked(length).ok_or_else(short)
+}
+
+/// SHA-256 in hex digits.
+fn checksum(data: &[u8]) -> String {
+    Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// 64-bit tensors of a file, checked as they are taken out.
@@ -307,10 +325,10 @@ mod tests {
         };
         assert!(edited("\"version\":\"1\"", "\"version\":\"9\"").contains("version 9"));
         assert!(edited("featlab-reducer", "featlab-xeducer").contains("featlab-xeducer"));
-        let mut nan = bytes.clone();
-        let end = nan.len();
-        nan[end - 8..].copy_from_slice(&f64::NAN.to_le_bytes());
-        assert!(Reducer::from_bytes(&nan).unwrap_err().to_string().contains("NaN"));
+        let mut flipped = bytes.clone();
+        let end = flipped.len();
+        flipped[end - 1] ^= 0x80; // the sign of one number
+        assert!(Reducer::from_bytes(&flipped).unwrap_err().to_string().contains("checksum"));
     }
 
     #[test]
