@@ -11,6 +11,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::dim::Dim;
 use crate::exit::usage;
 
 /// One sweep, as written in a TOML file.
@@ -153,67 +154,6 @@ impl Default for ReduceConfig {
             dims: [3, 6, 12, 24, 48, 96, 192].map(Dim::To).into_iter().chain([Dim::Full]).collect(),
             scaler: "train".into(),
             seed: 0,
-        }
-    }
-}
-
-/// A target dimension: a number, or `"full"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "TomlDim", into = "TomlDim")]
-pub(crate) enum Dim {
-    /// `k` components.
-    To(usize),
-    /// As many as the features have.
-    Full,
-}
-
-impl Dim {
-    /// The number of components for features of width `full`.
-    pub(crate) fn resolve(self, full: usize) -> usize {
-        match self {
-            Self::To(k) => k,
-            Self::Full => full,
-        }
-    }
-}
-
-/// A dimension in TOML: an integer or a string.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum TomlDim {
-    Number(usize),
-    Word(String),
-}
-
-impl TryFrom<TomlDim> for Dim {
-    type Error = String;
-
-    fn try_from(dim: TomlDim) -> Result<Self, String> {
-        match dim {
-            TomlDim::Number(0) => Err("a dimension is at least 1, got 0".into()),
-            TomlDim::Number(k) => Ok(Self::To(k)),
-            TomlDim::Word(word) => word.parse(),
-        }
-    }
-}
-
-impl From<Dim> for TomlDim {
-    fn from(dim: Dim) -> Self {
-        match dim {
-            Dim::To(k) => Self::Number(k),
-            Dim::Full => Self::Word("full".into()),
-        }
-    }
-}
-
-impl FromStr for Dim {
-    type Err = String;
-
-    fn from_str(word: &str) -> Result<Self, String> {
-        match (word, word.parse()) {
-            ("full", _) => Ok(Self::Full),
-            (_, Ok(k)) if k > 0 => Ok(Self::To(k)),
-            _ => Err(format!("a dimension is a positive number or \"full\", got \"{word}\"")),
         }
     }
 }

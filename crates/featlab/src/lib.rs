@@ -4,6 +4,7 @@ mod bench;
 pub mod cli;
 mod commands;
 mod config;
+mod dim;
 mod exit;
 mod interrupt;
 mod output;
