@@ -11,10 +11,15 @@ mod confusion;
 mod cross_entropy;
 mod error;
 mod exp;
+mod knn_vote;
+mod labelled_rows;
+mod linear_classifier;
 mod linear_probe;
 mod probe;
 mod schedule;
 mod scores;
+mod sgd;
+mod top_accuracy;
 mod upsample;
 
 pub use adam::Adam;
@@ -25,8 +30,15 @@ pub use cluster_probe::{ClusterProbe, ClusterProbeParams};
 pub use confusion::ConfusionMatrix;
 pub use cross_entropy::{CrossEntropy, masked_cross_entropy_upsampled};
 pub use error::{Error, Result};
+pub use knn_vote::{KnnRanking, KnnVote};
+pub use labelled_rows::LabelledRows;
+pub use linear_classifier::{
+    ClassifierGradient, EpochRecord, LinearClassifier, LinearClassifierParams, TrainEvent,
+};
 pub use linear_probe::{LinearGradient, LinearProbe, LinearProbeParams};
 pub use probe::Probe;
 pub use schedule::{Batch, Schedule, Step, TrainSet};
 pub use scores::Scores;
+pub use sgd::Sgd;
+pub use top_accuracy::TopAccuracy;
 pub use upsample::upsample_argmax;
