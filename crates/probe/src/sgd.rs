@@ -12,10 +12,10 @@ const MOMENTUM: f32 = 0.9;
 /// ```
 /// let mut sgd = probe::Sgd::new(1);
 /// let mut parameters = [1.0];
-/// sgd.step(&mut parameters, &[1.0], 0.5);
-/// assert_eq!(parameters, [0.5]);
-/// sgd.step(&mut parameters, &[0.0], 0.5);
-/// assert_eq!(parameters, [0.05]); // it keeps moving
+/// sgd.step(&mut parameters, &[1.0], 1.0);
+/// assert_eq!(parameters, [0.0]);
+/// sgd.step(&mut parameters, &[0.0], 1.0);
+/// assert_eq!(parameters, [-0.9]); // it keeps moving
 /// ```
 #[derive(Debug, Clone)]
 pub struct Sgd {
