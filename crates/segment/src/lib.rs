@@ -4,11 +4,17 @@
 //! Pictures are arrays `[h, w, 3]` of `u8`; files and their formats are known elsewhere.
 #![doc = include_str!("../README.md")]
 
+mod attention_map;
+mod colour_map;
 mod components;
 mod error;
 mod palette;
 mod picture;
 
+pub use attention_map::{
+    enlarge, head_colours, heat_map, highlight, masked, mass_mask, overlay_heads, stretch,
+};
+pub use colour_map::inferno;
 pub use components::{percentile_ranges, rgb_from_components};
 pub use error::{Error, Result};
 pub use palette::Palette;
