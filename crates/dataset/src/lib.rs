@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod antialias;
+pub mod augment;
 #[cfg(test)]
 mod contract;
 mod crop;
@@ -14,6 +15,7 @@ mod jpeg_end;
 mod label_file;
 mod labelled_folder;
 mod listing;
+mod normalise;
 mod open;
 mod python_hash;
 mod resize;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::crop::{CropBox, five_crop_boxes, random_crop_boxes};
 use crate::frame::Frame;
+use crate::normalise::Normalise;
 use crate::resize::nearest;
 use crate::{Crop, Error, Resize, Result, Sample};
 
@@ -73,13 +74,13 @@ impl Transform {
     /// If a field of the transform cannot be, or with [`Error::is_sample`] if the picture cannot be cut so.
     pub fn apply(&self, index: u64, sample: &Sample) -> Result<Vec<View>> {
         self.check()?;
-        let tables = self.normalised();
+        let normalise = Normalise::new(self.mean, self.std)?;
         let view = |(crop, part): (usize, CropBox)| {
             let image = cut(sample.image.view(), part);
             let frame = self.frame((part.h, part.w));
             let pixels = self.resize.image(image, frame);
             let label = sample.label.as_ref().map(|label| nearest(cut_label(label.view(), part), frame));
-            View { crop: crop as u8, image: normalise(pixels.view(), &tables), label }
+            View { crop: crop as u8, image: normalise.apply(pixels.view()), label }
         };
         Ok(self.boxes(index, sample)?.into_iter().enumerate().map(view).collect())
     }
@@ -104,13 +105,7 @@ impl Transform {
         if !(self.crop_ratio > 0.0 && self.crop_ratio <= 1.0) {
             return invalid("crop ratio", format!("must be above 0 and at most 1, got {}", self.crop_ratio));
         }
-        if !self.std.iter().all(|std| std.is_finite() && *std > 0.0) {
-            return invalid("std", format!("must be positive, got {:?}", self.std));
-        }
-        if !self.mean.iter().all(|mean| mean.is_finite()) {
-            return invalid("mean", format!("must be finite, got {:?}", self.mean));
-        }
-        Ok(())
+        Normalise::new(self.mean, self.std).map(|_| ())
     }
 
     fn frame(&self, size: (usize, usize)) -> Frame {
@@ -137,19 +132,6 @@ impl Transform {
         }
         Ok(boxes)
     }
-
-    /// `[3, 256]`: the normalised value of each channel's byte.
-    fn normalised(&self) -> [[f32; 256]; 3] {
-        std::array::from_fn(|channel| {
-            std::array::from_fn(|byte| (byte as f32 / 255.0 - self.mean[channel]) / self.std[channel])
-        })
-    }
-}
-
-/// `[h, w, 3]` bytes to `[3, h, w]` floats.
-fn normalise(pixels: ArrayView3<'_, u8>, tables: &[[f32; 256]; 3]) -> Array3<f32> {
-    let (h, w, _) = pixels.dim();
-    Array3::from_shape_fn((3, h, w), |(channel, y, x)| tables[channel][usize::from(pixels[[y, x, channel]])])
 }
 
 fn cut(image: ArrayView3<'_, u8>, part: CropBox) -> ArrayView3<'_, u8> {
