@@ -13,6 +13,9 @@ use crate::frame::Frame;
 /// Fraction bits of the weights: 32 less 8 for the pixel and 2 for sums beyond 1.
 const PRECISION: u32 = 22;
 
+/// A half in fixed point, so that cutting off rounds.
+const HALF: i32 = 1 << (PRECISION - 1);
+
 /// An interpolation kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kernel {
@@ -67,14 +70,47 @@ fn vertical_first((h, w): (usize, usize), (rh, rw): (usize, usize)) -> bool {
 
 /// `[h, w, 3]` to `[h, columns, 3]`.
 fn horizontal(image: ArrayView3<'_, u8>, columns: &[Tap]) -> Array3<u8> {
-    let (h, _, channels) = image.dim();
-    Array3::from_shape_fn((h, columns.len(), channels), |(y, x, c)| columns[x].sum(|at| image[[y, at, c]]))
+    let (h, w, _) = image.dim();
+    let mut out = Vec::with_capacity(3 * h * columns.len());
+    with_lines(image, |line| {
+        let pixels = &line.as_chunks::<3>().0[..w];
+        for tap in columns {
+            let sums = tap.over(pixels).fold([HALF; 3], |sums, (pixel, weight)| {
+                std::array::from_fn(|c| sums[c] + i32::from(pixel[c]) * weight)
+            });
+            out.extend(sums.map(byte));
+        }
+    });
+    Array3::from_shape_vec((h, columns.len(), 3), out).expect("three bytes per pixel")
 }
 
 /// `[h, w, 3]` to `[rows, w, 3]`.
 fn vertical(image: ArrayView3<'_, u8>, rows: &[Tap]) -> Array3<u8> {
-    let (_, w, channels) = image.dim();
-    Array3::from_shape_fn((rows.len(), w, channels), |(y, x, c)| rows[y].sum(|at| image[[at, x, c]]))
+    let (_, w, _) = image.dim();
+    let image = image.as_standard_layout();
+    let lines: Vec<&[u8]> = image.as_slice().unwrap_or_default().chunks_exact(3 * w).collect();
+    let mut out = Vec::with_capacity(3 * w * rows.len());
+    let mut sums = vec![0; 3 * w];
+    for tap in rows {
+        sums.fill(HALF);
+        for (line, weight) in tap.over(&lines) {
+            sums.iter_mut().zip(*line).for_each(|(sum, &pixel)| *sum += i32::from(pixel) * weight);
+        }
+        out.extend(sums.iter().copied().map(byte));
+    }
+    Array3::from_shape_vec((rows.len(), w, 3), out).expect("three bytes per pixel")
+}
+
+/// Calls `each` with every row of `[h, w, 3]` as a slice.
+fn with_lines(image: ArrayView3<'_, u8>, mut each: impl FnMut(&[u8])) {
+    for line in image.outer_iter() {
+        each(line.as_standard_layout().as_slice().unwrap_or_default());
+    }
+}
+
+/// The pixel of a sum in fixed point.
+fn byte(sum: i32) -> u8 {
+    (sum >> PRECISION).clamp(0, 255) as u8
 }
 
 /// The taps counted from the first source pixel that any of them reads, and the range of those that are read.
@@ -92,11 +128,9 @@ struct Tap {
 }
 
 impl Tap {
-    fn sum(&self, pixel: impl Fn(usize) -> u8) -> u8 {
-        let half = 1 << (PRECISION - 1);
-        let terms =
-            (self.first..).zip(&self.weights).map(|(source, weight)| i32::from(pixel(source)) * weight);
-        ((half + terms.sum::<i32>()) >> PRECISION).clamp(0, 255) as u8
+    /// What it reads, each with its weight.
+    fn over<'a, T>(&'a self, source: &'a [T]) -> impl Iterator<Item = (&'a T, i32)> {
+        source[self.first..].iter().zip(self.weights.iter().copied())
     }
 }
 

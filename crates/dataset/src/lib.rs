@@ -2,6 +2,8 @@
 
 mod antialias;
 pub mod augment;
+mod class_folder;
+mod concat;
 #[cfg(test)]
 mod contract;
 mod crop;
@@ -24,6 +26,8 @@ mod scenes_dataset;
 mod transform;
 mod word;
 
+pub use class_folder::ClassFolder;
+pub use concat::{Concat, concat};
 pub use crop::{Crop, CropBox, five_crop_boxes};
 pub use dataset::{ClassTable, Dataset, Problem, Sample, Split};
 pub use error::{Error, Result};

@@ -60,7 +60,7 @@ impl RandomResizedCrop {
     /// `[h, w, 3]` to `[size, size, 3]`: the pixels of `part`, resized as if nothing lay around it.
     ///
     /// # Panics
-    /// If `part` is empty or reaches out of the picture.
+    /// If `part` is empty or reaches out of the picture, or `size` is 0.
     #[must_use]
     pub fn apply(&self, image: ArrayView3<'_, u8>, part: CropBox) -> Array3<u8> {
         let part = image.slice_move(s![part.y..part.y + part.h, part.x..part.x + part.w, ..]);
