@@ -22,6 +22,16 @@ pub trait Backbone: Send + Sync {
     /// model, [`Error::Tensor`](crate::Error::Tensor) if an operation fails.
     fn forward_features(&self, images: &Tensor, layer: Layer) -> Result<Features>;
 
+    /// The tokens after each of the last `n` blocks, class token first, oldest block first: `n` times `[b, 1 + t, d]`.
+    ///
+    /// Each has gone through the network's final norm.
+    ///
+    /// * `images`: as for [`Backbone::forward_features`].
+    ///
+    /// # Errors
+    /// As [`Backbone::forward_features`]; [`Error::Block`](crate::Error::Block) if there are fewer than `n` blocks.
+    fn last_blocks(&self, images: &Tensor, n: usize) -> Result<Vec<Tensor>>;
+
     /// Softmax weights of a block's attention, `[b, heads, 1 + t, 1 + t]`; row = query, and index 0 is the class token.
     ///
     /// * `images`: as for [`Backbone::forward_features`].

@@ -346,7 +346,7 @@ fn known(key: &str, words: &[String], allowed: &[&str]) -> Result<()> {
 }
 
 /// Sets `a.b.c=value` in a table. The value is read as TOML; what is not TOML is a plain string.
-fn set(table: &mut toml::Table, item: &str) -> Result<()> {
+pub(crate) fn set(table: &mut toml::Table, item: &str) -> Result<()> {
     let (path, value) =
         item.split_once('=').ok_or_else(|| usage(format!("--set takes key=value, got \"{item}\"")))?;
     let value = format!("v = {value}")
@@ -369,7 +369,7 @@ fn set(table: &mut toml::Table, item: &str) -> Result<()> {
 }
 
 /// toml's errors span lines (position, excerpt, reason); ours are one line.
-fn one_line(message: &str) -> String {
+pub(crate) fn one_line(message: &str) -> String {
     let lines: Vec<&str> =
         message.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('|')).collect();
     lines.iter().filter(|l| !l.contains(" | ")).copied().collect::<Vec<_>>().join(": ")

@@ -207,6 +207,20 @@ impl Backbone for Vit {
         Ok(Features { cls: tokens.i((.., 0))?, patches: tokens.narrow(1, 1, grid.0 * grid.1)?, grid })
     }
 
+    fn last_blocks(&self, images: &Tensor, n: usize) -> Result<Vec<Tensor>> {
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        let first = block_index(-i64::try_from(n).unwrap_or(i64::MAX), self.spec.depth)?;
+        let mut x = self.run_to(images, first)?;
+        let mut layers = Vec::with_capacity(n);
+        for block in &self.blocks[first..] {
+            x = block.forward(&x)?;
+            layers.push(self.norm.forward(&x)?);
+        }
+        Ok(layers)
+    }
+
     fn attention(&self, images: &Tensor, block: i64) -> Result<Tensor> {
         let block = block_index(block, self.spec.depth)?;
         let Block { norm1, attn, .. } = &self.blocks[block];

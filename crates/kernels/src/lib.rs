@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+
+mod attention;
+mod cls_attention;
+mod dispatch;
+mod exp;
+mod gelu;
+mod layer_norm;
+mod linear;
+mod matrix;
+mod rows;
+
+pub use attention::{AttentionShape, attention, attention_backward};
+pub use cls_attention::{cls_attention, cls_attention_backward};
+pub use dispatch::simd;
+pub use exp::exp;
+pub use gelu::{gelu, gelu_backward};
+pub use layer_norm::{NormStats, layer_norm, layer_norm_backward};
+pub use linear::{LinearGrads, linear, linear_backward};
+pub use matrix::{Matrix, MatrixMut, Threads, gemm};
+pub use rows::{add_column_sums, for_each_row};

@@ -1,0 +1,238 @@
+//! A run's state on disk: what a resumed run needs to go on to the same bits.
+//!
+//! `state.safetensors` holds student, teacher, the optimiser's moments, the centre and the running statistics as flat vectors,
+//! and in its metadata the step, the counts of the optimiser, the configuration and what it was trained on. There is no random
+//! state to store: views, order of images and stochastic depth are functions of seed and step. The file is written
+//! beside the old one, flushed and renamed, so that at any moment one of the two is whole; its checksum is checked on
+//! reading.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::config::DinoConfig;
+use crate::dino::{Dino, DinoState};
+use crate::params::Layout;
+use crate::{Error, Result};
+
+/// Raised when older files can no longer be read.
+const FORMAT: u32 = 1;
+
+/// What must be the same for a run to go on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunIdentity {
+    /// The configuration.
+    pub config: DinoConfig,
+    /// The data set's fingerprint.
+    pub data: String,
+    /// Number of training images.
+    pub images: usize,
+}
+
+/// The metadata of a state file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    format: u32,
+    run: RunIdentity,
+    step: usize,
+    optimizer_steps: Vec<u64>,
+    sha256: String,
+}
+
+/// Names of the vectors, in the order in which they are hashed.
+const VECTORS: [&str; 7] =
+    ["student", "teacher", "first_moments", "second_moments", "center", "student_buffers", "teacher_buffers"];
+
+fn vectors(state: &DinoState) -> [&[f32]; 7] {
+    [
+        &state.student,
+        &state.teacher,
+        &state.optimizer.first,
+        &state.optimizer.second,
+        &state.center.values,
+        &state.student_buffers,
+        &state.teacher_buffers,
+    ]
+}
+
+fn vectors_mut(state: &mut DinoState) -> [&mut Vec<f32>; 7] {
+    [
+        &mut state.student,
+        &mut state.teacher,
+        &mut state.optimizer.first,
+        &mut state.optimizer.second,
+        &mut state.center.values,
+        &mut state.student_buffers,
+        &mut state.teacher_buffers,
+    ]
+}
+
+/// Little-endian bytes of numbers.
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// Writes the state of a run, replacing an older one in one step.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be written; the older one is then still there.
+pub fn save_state(path: &Path, dino: &Dino, run: &RunIdentity) -> Result<()> {
+    let data = vectors(&dino.state).map(bytes);
+    let mut hash = Sha256::new();
+    data.iter().for_each(|bytes| hash.update(bytes));
+    let header = Header {
+        format: FORMAT,
+        run: run.clone(),
+        step: dino.state.step,
+        optimizer_steps: dino.state.optimizer.steps.clone(),
+        sha256: hex(&hash.finalize()),
+    };
+    let header = serde_json::to_string(&header).map_err(|e| damaged(path, e))?;
+    let metadata = HashMap::from([("featlab_pretrain".to_owned(), header)]);
+    let views = VECTORS.iter().zip(&data).filter(|(_, bytes)| !bytes.is_empty());
+    let views: std::result::Result<Vec<_>, _> = views
+        .map(|(name, bytes)| Ok((*name, TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes)?)))
+        .collect::<std::result::Result<_, safetensors::SafeTensorError>>();
+    let file = safetensors::serialize(views.map_err(|e| damaged(path, e))?, Some(metadata))
+        .map_err(|e| damaged(path, e))?;
+    write_atomically(path, &file)
+}
+
+/// Puts a run back to where its state file says.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if the file is damaged or belongs to another run, [`Error::Io`] if it cannot be read.
+pub fn load_state(path: &Path, dino: &mut Dino, run: &RunIdentity) -> Result<()> {
+    let file = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    let (_, metadata) = SafeTensors::read_metadata(&file).map_err(|e| damaged(path, e))?;
+    let header = metadata.metadata().as_ref().and_then(|map| map.get("featlab_pretrain"));
+    let header = header.ok_or_else(|| damaged(path, "it is not a training state of featlab"))?;
+    let header: Header = serde_json::from_str(header).map_err(|e| damaged(path, e))?;
+    if header.format != FORMAT {
+        return Err(damaged(path, format!("format {} is unknown; expected {FORMAT}", header.format)));
+    }
+    if let Some(difference) = difference(&header.run, run) {
+        return Err(Error::Checkpoint {
+            path: path.into(),
+            reason: format!("it belongs to another run: {difference}. Use another output folder, or --overwrite"),
+        });
+    }
+    let tensors = SafeTensors::deserialize(&file).map_err(|e| damaged(path, e))?;
+    let mut state = dino.state.clone();
+    let mut hash = Sha256::new();
+    for (name, vector) in VECTORS.iter().zip(vectors_mut(&mut state)) {
+        if vector.is_empty() {
+            continue;
+        }
+        let tensor = tensors.tensor(name).map_err(|e| damaged(path, e))?;
+        if tensor.data().len() != 4 * vector.len() {
+            let got = tensor.data().len() / 4;
+            return Err(damaged(path, format!("{name} has {got} numbers; expected {}", vector.len())));
+        }
+        hash.update(tensor.data());
+        let numbers = tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        vector.iter_mut().zip(numbers).for_each(|(to, from)| *to = from);
+    }
+    if hex(&hash.finalize()) != header.sha256 {
+        return Err(damaged(path, "its checksum does not match; the file is damaged"));
+    }
+    if header.optimizer_steps.len() != state.optimizer.steps.len() || header.step > dino.steps() {
+        return Err(damaged(path, "its counts do not fit the network"));
+    }
+    state.optimizer.steps = header.optimizer_steps;
+    state.step = header.step;
+    dino.state = state;
+    Ok(())
+}
+
+/// The step that a state file has reached, if it is one.
+#[must_use]
+pub fn peek_step(path: &Path) -> Option<usize> {
+    let file = std::fs::read(path).ok()?;
+    let (_, metadata) = SafeTensors::read_metadata(&file).ok()?;
+    let header = metadata.metadata().as_ref()?.get("featlab_pretrain")?;
+    serde_json::from_str::<Header>(header).ok().map(|header| header.step)
+}
+
+/// What tells two runs apart, in words.
+fn difference(stored: &RunIdentity, asked: &RunIdentity) -> Option<String> {
+    if stored.data != asked.data || stored.images != asked.images {
+        return Some(format!("it was trained on other images ({}; now {})", stored.images, asked.images));
+    }
+    let json = |config: &DinoConfig| serde_json::to_value(config).unwrap_or_default();
+    let (stored, asked) = (json(&stored.config), json(&asked.config));
+    let tables = stored.as_object()?;
+    for (table, settings) in tables {
+        for (setting, value) in settings.as_object()? {
+            let now = &asked[table][setting];
+            if now != value {
+                return Some(format!("{table}.{setting} was {value}, and is {now} now"));
+            }
+        }
+    }
+    None
+}
+
+/// Tensors of a backbone in DINO's names, as safetensors with their provenance in the metadata.
+///
+/// * `values`: all parameters; those named `backbone.…` are written, as `f32` or `f16`.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be written.
+pub fn save_backbone(
+    path: &Path,
+    layout: &Layout,
+    values: &[f32],
+    half: bool,
+    provenance: HashMap<String, String>,
+) -> Result<()> {
+    let tensors = layout.tensors().iter().filter_map(|tensor| {
+        let name = tensor.name.strip_prefix(crate::network::BACKBONE)?;
+        let numbers = tensor.slot.of(values);
+        let bytes = if half {
+            numbers.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect()
+        } else {
+            bytes(numbers)
+        };
+        Some((name.to_owned(), tensor.shape.clone(), bytes))
+    });
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensors.collect();
+    let dtype = if half { Dtype::F16 } else { Dtype::F32 };
+    let views = tensors.iter().map(|(name, shape, bytes)| Ok((name, TensorView::new(dtype, shape.clone(), bytes)?)));
+    let views: std::result::Result<Vec<_>, safetensors::SafeTensorError> = views.collect();
+    let file = safetensors::serialize(views.map_err(|e| damaged(path, e))?, Some(provenance))
+        .map_err(|e| damaged(path, e))?;
+    write_atomically(path, &file)
+}
+
+/// Writes a file beside its place, flushes it to the disk and moves it there.
+///
+/// # Errors
+/// [`Error::Io`]; what was at `path` before is then still there.
+pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
+    let io = |source| Error::Io { path: path.into(), source };
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".tmp");
+    let beside = path.with_file_name(name);
+    let mut file = File::create(&beside).map_err(io)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    drop(file);
+    let moved = written.and_then(|()| std::fs::rename(&beside, path));
+    if moved.is_err() {
+        let _ = std::fs::remove_file(&beside); // the error that matters is the first one
+    }
+    moved.map_err(io)
+}
+
+fn damaged(path: &Path, reason: impl ToString) -> Error {
+    Error::Checkpoint { path: path.into(), reason: reason.to_string() }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

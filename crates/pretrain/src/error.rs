@@ -1,0 +1,55 @@
+//! What can go wrong while pretraining.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting that cannot be.
+    #[error("{setting}: {reason}")]
+    Config {
+        /// Its name in the configuration file.
+        setting: &'static str,
+        /// What is expected, what was given, what to do.
+        reason: String,
+    },
+    /// The loss stopped being a number.
+    #[error(
+        "the loss is {loss} at step {step}; the weights are no longer usable. Lower optimizer.lr or lengthen its warm-up, \
+         and start again or resume from the last checkpoint"
+    )]
+    Loss {
+        /// The step, from 0.
+        step: usize,
+        /// Its loss.
+        loss: f64,
+    },
+    /// A checkpoint that does not belong to this run or is damaged.
+    #[error("checkpoint {path}: {reason}")]
+    Checkpoint {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file that cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The data set cannot be used.
+    #[error(transparent)]
+    Dataset(#[from] dataset::Error),
+    /// The backbone's sizes cannot be.
+    #[error(transparent)]
+    Backbone(#[from] backbone::Error),
+}

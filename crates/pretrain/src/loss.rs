@@ -1,0 +1,185 @@
+//! DINO's loss: the student's views predict the teacher's global views.
+//!
+//! `P = softmax((t - c) / τ_t)` for the teacher's logits `t`, `[2 B, K]`; the loss is the mean over the pairs of different views
+//! `(q, v)` of the mean over images of `-Σ P_q log softmax(s_v / τ_s)`: `2 (V - 1)` pairs for `V` views. The centre `c`
+//! follows the mean of raw logits *after* the loss. Logits are view-major: all images of view 1, then of view 2, …
+//!
+//! The gradient is written over the student's logits; no `[rows, K]` matrix besides the two is needed.
+
+use kernels::{add_column_sums, exp, for_each_row, simd};
+
+use crate::buffer::sized;
+
+const LANES: usize = 16;
+
+/// The running mean of the teacher's logits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Center {
+    /// `[K]`.
+    pub values: Vec<f32>,
+    /// How much of the old centre stays.
+    pub momentum: f64,
+    sum: Vec<f32>,
+    rows: usize,
+}
+
+impl Center {
+    /// A centre at 0.
+    #[must_use]
+    pub fn new(out_dim: usize, momentum: f64) -> Self {
+        Self { values: vec![0.0; out_dim], momentum, sum: vec![0.0; out_dim], rows: 0 }
+    }
+
+    /// Takes note of a part of the batch: raw teacher logits, `[rows, K]`.
+    pub fn observe(&mut self, logits: &[f32]) {
+        add_column_sums(logits, &mut self.sum);
+        self.rows += logits.len() / self.sum.len();
+    }
+
+    /// `c ← m c + (1 - m) mean`, over what was observed since the last time.
+    pub fn update(&mut self) {
+        let (keep, rows) = (self.momentum, self.rows.max(1) as f64);
+        for (center, sum) in self.values.iter_mut().zip(&mut self.sum) {
+            *center = (keep * f64::from(*center) + (1.0 - keep) * f64::from(*sum) / rows) as f32;
+            *sum = 0.0;
+        }
+        self.rows = 0;
+    }
+
+    /// `‖c‖₂`.
+    #[must_use]
+    pub fn norm(&self) -> f64 {
+        self.values.iter().map(|&c| f64::from(c).powi(2)).sum::<f64>().sqrt()
+    }
+}
+
+/// Turns the teacher's logits, `[rows, K]`, into targets, and writes the entropy of each row in nats.
+pub fn teacher_targets(logits: &mut [f32], center: &[f32], temperature: f64, entropies: &mut Vec<f32>) {
+    let k = center.len();
+    let scale = (1.0 / temperature) as f32;
+    for_each_row(logits, k, |_, row| {
+        simd(
+            #[inline(always)]
+            || {
+                row.iter_mut().zip(center).for_each(|(t, c)| *t = (*t - c) * scale);
+                softmax(row);
+            },
+        );
+    });
+    let targets = &*logits;
+    for_each_row(sized(entropies, targets.len() / k), 1, |row, entropy| {
+        let p = &targets[row * k..][..k];
+        entropy[0] = -p.iter().filter(|p| **p > 0.0).map(|&p| f64::from(p) * f64::from(p).ln()).sum::<f64>() as f32;
+    });
+}
+
+/// What the loss needs to know of a part of the batch.
+#[derive(Debug, Clone, Copy)]
+pub struct LossShape {
+    /// Images in this part.
+    pub images: usize,
+    /// V: views of each, the two global ones first.
+    pub views: usize,
+    /// B: images of the whole step, over which the mean runs.
+    pub batch: usize,
+    /// τ_s.
+    pub temperature: f64,
+}
+
+/// This part's share of the loss; the student's logits `[V · images, K]` become its gradient.
+///
+/// * `targets`: `[2 · images, K]`, from [`teacher_targets`].
+/// * `losses`: `[V · images]`, scratch.
+///
+/// # Panics
+/// If the shapes do not fit, or there are fewer than two views.
+pub fn student_loss(logits: &mut [f32], targets: &[f32], shape: LossShape, losses: &mut Vec<f32>) -> f64 {
+    let LossShape { images, views, batch, temperature } = shape;
+    let k = targets.len() / (2 * images);
+    assert!(views >= 2 && logits.len() == views * images * k, "logits of {views} views of {images} images");
+    let pairs = 2 * (views - 1);
+    let (inverse, share) = ((1.0 / temperature) as f32, 1.0 / (pairs * batch) as f64);
+    // Every row's loss comes first, from which the gradient then follows in place: the two go together in one pass.
+    let losses = sized(losses, views * images);
+    let rows = k.max(1);
+    rayon_rows(logits, rows, losses, |row, s| {
+        let (view, image) = (row / images, row % images);
+        // A global view does not predict itself.
+        let weight = |q: usize| if q == view { 0.0 } else { 1.0 };
+        let target = |q: usize| (&targets[(q * images + image) * k..][..k], weight(q));
+        simd(
+            #[inline(always)]
+            || row_loss(s, target(0), target(1), inverse, share as f32),
+        )
+    });
+    losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() * share
+}
+
+/// `f(row, numbers)` gives one number for every row.
+fn rayon_rows(data: &mut [f32], columns: usize, out: &mut [f32], f: impl Fn(usize, &mut [f32]) -> f32 + Sync) {
+    use rayon::prelude::*;
+    data.par_chunks_mut(columns).zip(out).enumerate().for_each(|(row, (numbers, out))| *out = f(row, numbers));
+}
+
+/// `Σ_q w_q CE(P_q, s / τ)`; `s` becomes `share / τ · (Σ w_q softmax(s / τ) - Σ w_q P_q)`.
+#[inline(always)]
+fn row_loss(s: &mut [f32], (p, wp): (&[f32], f32), (q, wq): (&[f32], f32), inverse: f32, share: f32) -> f32 {
+    let top = max(s);
+    let mut sums = [0.0_f32; LANES];
+    let mut along = [0.0_f32; LANES];
+    let whole = s.len() - s.len() % LANES;
+    for start in (0..whole).step_by(LANES) {
+        for lane in 0..LANES {
+            let i = start + lane;
+            let x = (s[i] - top) * inverse;
+            along[lane] = wp.mul_add(p[i], wq * q[i]).mul_add(x, along[lane]);
+            s[i] = exp(x);
+            sums[lane] += s[i];
+        }
+    }
+    for i in whole..s.len() {
+        let x = (s[i] - top) * inverse;
+        along[i - whole] = wp.mul_add(p[i], wq * q[i]).mul_add(x, along[i - whole]);
+        s[i] = exp(x);
+        sums[i - whole] += s[i];
+    }
+    let (sum, along) = (sums.iter().sum::<f32>(), along.iter().sum::<f32>());
+    let n = wp + wq;
+    let (soft, hard) = (n / sum * inverse * share, inverse * share);
+    for i in 0..s.len() {
+        s[i] = s[i].mul_add(soft, -wp.mul_add(p[i], wq * q[i]) * hard);
+    }
+    n * sum.ln() - along
+}
+
+#[inline(always)]
+fn max(row: &[f32]) -> f32 {
+    let mut tops = [f32::NEG_INFINITY; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (top, &x) in tops.iter_mut().zip(chunk) {
+            *top = if x > *top { x } else { *top };
+        }
+    }
+    tops.iter().chain(rest).fold(f32::NEG_INFINITY, |top, &x| if x > top { x } else { top })
+}
+
+#[inline(always)]
+fn softmax(row: &mut [f32]) {
+    let top = max(row);
+    let mut sums = [0.0_f32; LANES];
+    let mut chunks = row.chunks_exact_mut(LANES);
+    for chunk in &mut chunks {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *x = exp(*x - top);
+            *sum += *x;
+        }
+    }
+    for (sum, x) in sums.iter_mut().zip(chunks.into_remainder()) {
+        *x = exp(*x - top);
+        *sum += *x;
+    }
+    let scale = 1.0 / sums.iter().sum::<f32>();
+    row.iter_mut().for_each(|x| *x *= scale);
+}

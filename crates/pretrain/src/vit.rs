@@ -1,0 +1,323 @@
+//! The vision transformer as it is trained: forwards with everything that the way back needs, and backwards.
+//!
+//! The network is that of `backbone::Vit`; here only its class token leaves it. That is what DINO's head reads, and so the
+//! last block's queries, perceptron and norms are computed for the class token alone, which changes no number and
+//! saves most of that block. Shapes: `n = b · (1 + t)` rows of `d` for `b` images of `t` patches.
+//!
+//! There is no general tape: the way back is the way there, read from the end. [`Activations`] are kept from step to
+//! step, so a step of known sizes allocates nothing.
+
+use backbone::VitConfig;
+use kernels::{
+    AttentionShape, NormStats, add_column_sums, attention, attention_backward, cls_attention,
+    cls_attention_backward, for_each_row,
+};
+
+use crate::buffer::sized;
+use crate::drop_path::{Branch, add_branch, scale_branch};
+use crate::layers::{Dense, Mlp, MlpActivations, Norm};
+use crate::params::{Layout, Slot};
+use crate::position::PositionGrid;
+
+/// Where the parameters of a block lie, in the order of the forward pass.
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    norm1: Norm,
+    qkv: Dense,
+    proj: Dense,
+    norm2: Norm,
+    mlp: Mlp,
+}
+
+/// A vision transformer without its weights.
+#[derive(Debug, Clone)]
+pub struct Vit {
+    config: VitConfig,
+    cls_token: Slot,
+    pos_embed: Slot,
+    patch_embed: Dense,
+    blocks: Vec<Block>,
+    norm: Norm,
+}
+
+/// What a forward pass leaves for the way back; reused from one to the next.
+#[derive(Debug, Default)]
+pub struct Activations {
+    patches: Vec<f32>, // [b t, 3 p p]
+    embedded: Vec<f32>, // [b t, d]
+    position: Vec<f32>, // [1 + t, d]
+    blocks: Vec<BlockActivations>,
+    cls: Vec<f32>, // [b, d], what leaves the last block
+    stats: Vec<NormStats>,
+    grid: (usize, usize),
+    images: usize,
+    back: Back,
+}
+
+/// Of one block. In the last one everything after `normed1` is of the class tokens only, except keys and values.
+#[derive(Debug, Default)]
+struct BlockActivations {
+    x: Vec<f32>,       // [n, d], what enters
+    normed1: Vec<f32>, // [n, d]
+    stats1: Vec<NormStats>,
+    qkv: Vec<f32>,      // [n, 3 d]; in the last block [n, 2 d], keys and values
+    cls_in: Vec<f32>,   // [2, b, d]: in the last block `x` and `normed1` of the class tokens
+    queries: Vec<f32>,  // [b, d], in the last block
+    attended: Vec<f32>, // [n, d]
+    branch: Vec<f32>,   // [n, d]
+    middle: Vec<f32>,   // [n, d], after attention
+    normed2: Vec<f32>,  // [n, d]
+    stats2: Vec<NormStats>,
+    mlp: MlpActivations,
+    drop: [Branch; 2],
+}
+
+/// Gradients on the way back.
+#[derive(Debug, Default)]
+struct Back {
+    x: Vec<f32>,      // [n, d]
+    cls: Vec<f32>,    // [b, d]
+    branch: Vec<f32>, // [n, d]
+    normed: Vec<f32>, // [n, d]
+    qkv: Vec<f32>,    // [n, 3 d]
+    queries: Vec<f32>,
+    hidden: Vec<f32>, // [n, 4 d]
+    sums: Vec<f32>,   // [1 + t, d]
+}
+
+impl Vit {
+    /// Adds the network's tensors, under `prefix` and in DINO's names and order.
+    pub fn add(layout: &mut Layout, prefix: &str, config: &VitConfig) -> Self {
+        let (d, p) = (config.embed_dim, config.patch_size);
+        let cls_token = layout.add(format!("{prefix}cls_token"), &[1, 1, d]);
+        let pos_embed = layout.add(format!("{prefix}pos_embed"), &[1, 1 + config.grid * config.grid, d]);
+        let patch_embed = Dense::add_shaped(layout, &format!("{prefix}patch_embed.proj"), &[d, 3, p, p]);
+        let blocks = (0..config.depth).map(|i| {
+            let name = format!("{prefix}blocks.{i}");
+            Block {
+                norm1: Norm::add(layout, &format!("{name}.norm1"), d, config.layer_norm_eps),
+                qkv: Dense::add(layout, &format!("{name}.attn.qkv"), d, 3 * d),
+                proj: Dense::add(layout, &format!("{name}.attn.proj"), d, d),
+                norm2: Norm::add(layout, &format!("{name}.norm2"), d, config.layer_norm_eps),
+                mlp: Mlp::add(layout, &format!("{name}.mlp"), d, config.mlp_dim),
+            }
+        });
+        let blocks = blocks.collect();
+        let norm = Norm::add(layout, &format!("{prefix}norm"), d, config.layer_norm_eps);
+        Self { config: config.clone(), cls_token, pos_embed, patch_embed, blocks, norm }
+    }
+
+    /// The sizes.
+    #[must_use]
+    pub fn config(&self) -> &VitConfig {
+        &self.config
+    }
+
+    fn shape(&self, tokens: usize) -> AttentionShape {
+        AttentionShape { tokens, heads: self.config.num_heads, head_dim: self.config.head_dim() }
+    }
+
+    /// The class tokens of images after the final norm, written to `cls`, `[b, d]`.
+    ///
+    /// * `images`: `[b, 3, h, w]`, normalised, sides multiples of the patch size.
+    /// * `drop`: the scales of each block's two branches in turn; see [`Branch`].
+    ///
+    /// # Panics
+    /// If the images do not fit.
+    pub fn forward(
+        &self,
+        params: &[f32],
+        images: &[f32],
+        (h, w): (usize, usize),
+        mut drop: impl FnMut(usize) -> [Branch; 2],
+        kept: &mut Activations,
+        cls: &mut Vec<f32>,
+    ) {
+        self.embed(params, images, (h, w), kept);
+        let last = self.blocks.len() - 1;
+        for (i, block) in self.blocks.iter().enumerate() {
+            let (done, rest) = kept.blocks.split_at_mut(i + 1);
+            let block_kept = &mut done[i];
+            block_kept.drop = drop(i);
+            let shape = self.shape(1 + kept.grid.0 * kept.grid.1);
+            if i < last {
+                block.forward(params, shape, block_kept, &mut rest[0].x);
+            } else {
+                block.forward_cls(params, shape, block_kept, &mut kept.cls);
+            }
+        }
+        self.norm.forward(params, &kept.cls, cls, &mut kept.stats);
+    }
+
+    /// Adds the gradients of all parameters.
+    ///
+    /// * `dcls`: the gradient of what [`Vit::forward`] wrote, `[b, d]`; `kept`: what it left.
+    pub fn backward(&self, params: &[f32], grads: &mut [f32], dcls: &[f32], kept: &mut Activations) {
+        let Activations { blocks, cls, stats, grid, back, .. } = kept;
+        let shape = self.shape(1 + grid.0 * grid.1);
+        sized(&mut back.cls, cls.len()).fill(0.0);
+        self.norm.backward(params, grads, dcls, cls, stats, &mut back.cls);
+        for (i, (block, kept)) in self.blocks.iter().zip(blocks).enumerate().rev() {
+            if i + 1 == self.blocks.len() {
+                block.backward_cls(params, grads, shape, kept, back);
+            } else {
+                block.backward(params, grads, shape, kept, back);
+            }
+        }
+        self.embed_backward(params, grads, kept);
+    }
+
+    /// Patches, class token and positions: what enters the first block.
+    fn embed(&self, params: &[f32], images: &[f32], (h, w): (usize, usize), kept: &mut Activations) {
+        let (d, p) = (self.config.embed_dim, self.config.patch_size);
+        assert!(h >= p && w >= p && h % p == 0 && w % p == 0, "images of {h} x {w} in patches of {p}");
+        kept.grid = (h / p, w / p);
+        kept.images = images.len() / (3 * h * w);
+        kept.blocks.resize_with(self.blocks.len(), BlockActivations::default);
+        let tokens = 1 + kept.grid.0 * kept.grid.1;
+        patchify(images, (h, w), p, sized(&mut kept.patches, images.len()));
+        self.patch_embed.forward(params, &kept.patches, &mut kept.embedded);
+        let position = sized(&mut kept.position, tokens * d);
+        PositionGrid::new(self.config.grid, kept.grid).resize(self.pos_embed.of(params), d, position);
+        let (position, embedded, cls) = (&kept.position, &kept.embedded, self.cls_token.of(params));
+        for_each_row(sized(&mut kept.blocks[0].x, kept.images * tokens * d), d, |row, x| {
+            let (image, token) = (row / tokens, row % tokens);
+            let content = match token {
+                0 => cls,
+                _ => &embedded[(image * (tokens - 1) + token - 1) * d..][..d],
+            };
+            let position = &position[token * d..][..d];
+            x.iter_mut().zip(content).zip(position).for_each(|((x, content), position)| *x = content + position);
+        });
+    }
+
+    fn embed_backward(&self, params: &[f32], grads: &mut [f32], kept: &mut Activations) {
+        let d = self.config.embed_dim;
+        let tokens = 1 + kept.grid.0 * kept.grid.1;
+        let Back { x, branch, sums, .. } = &mut kept.back;
+        let sums = sized(sums, tokens * d);
+        sums.fill(0.0);
+        add_column_sums(x, sums); // over the images
+        let cls = self.cls_token.of_mut(grads);
+        cls.iter_mut().zip(&sums[..d]).for_each(|(to, from)| *to += from);
+        PositionGrid::new(self.config.grid, kept.grid).resize_backward(sums, d, self.pos_embed.of_mut(grads));
+        for_each_row(sized(branch, kept.images * (tokens - 1) * d), d, |row, to| {
+            let (image, patch) = (row / (tokens - 1), row % (tokens - 1));
+            to.copy_from_slice(&x[(image * tokens + 1 + patch) * d..][..d]);
+        });
+        self.patch_embed.backward(params, grads, branch, &kept.patches, None);
+    }
+}
+
+impl Block {
+    /// `x + Attn(LN1 x)`, then `+ MLP(LN2 …)`, from `kept.x` to `out`, `[n, d]`.
+    fn forward(&self, params: &[f32], shape: AttentionShape, kept: &mut BlockActivations, out: &mut Vec<f32>) {
+        let BlockActivations { x, normed1, stats1, qkv, attended, branch, middle, normed2, stats2, mlp, drop, .. } =
+            kept;
+        self.norm1.forward(params, x, normed1, stats1);
+        self.qkv.forward(params, normed1, qkv);
+        attention(qkv, shape, sized(attended, x.len()));
+        self.proj.forward(params, attended, branch);
+        add_branch(x, branch, &drop[0], sized(middle, x.len()));
+        self.norm2.forward(params, middle, normed2, stats2);
+        self.mlp.forward(params, normed2, branch, mlp);
+        add_branch(middle, branch, &drop[1], sized(out, x.len()));
+    }
+
+    /// The way back: the gradient of what leaves is in `back.x`, and so is in the end that of what enters.
+    fn backward(
+        &self,
+        params: &[f32],
+        grads: &mut [f32],
+        shape: AttentionShape,
+        kept: &BlockActivations,
+        back: &mut Back,
+    ) {
+        let Back { x: dx, branch, normed, qkv: dqkv, hidden, .. } = back;
+        let dbranch = scale_branch(dx, &kept.drop[1], branch);
+        self.mlp.backward(params, grads, dbranch, &kept.normed2, &kept.mlp, (normed, hidden));
+        self.norm2.backward(params, grads, normed, &kept.middle, &kept.stats2, dx);
+        let dbranch = scale_branch(dx, &kept.drop[0], branch);
+        self.proj.backward(params, grads, dbranch, &kept.attended, Some(normed));
+        attention_backward(normed, &kept.qkv, shape, sized(dqkv, kept.qkv.len()));
+        self.qkv.backward(params, grads, dqkv, &kept.normed1, Some(normed));
+        self.norm1.backward(params, grads, normed, &kept.x, &kept.stats1, dx);
+    }
+
+    /// As [`Block::forward`] for the class tokens alone: `kept.x` `[n, d]` to `out` `[b, d]`.
+    fn forward_cls(
+        &self,
+        params: &[f32],
+        shape: AttentionShape,
+        kept: &mut BlockActivations,
+        out: &mut Vec<f32>,
+    ) {
+        let BlockActivations { x, normed1, stats1, qkv, attended, branch, middle, normed2, stats2, mlp, drop, .. } =
+            kept;
+        let (d, tokens) = (shape.dim(), shape.tokens);
+        let len = x.len() / tokens;
+        self.norm1.forward(params, x, normed1, stats1);
+        let (cls_x, cls_normed) = sized(&mut kept.cls_in, 2 * len).split_at_mut(len);
+        gather_cls(x, d, tokens, cls_x);
+        gather_cls(normed1, d, tokens, cls_normed);
+        self.qkv.forward_part(params, (0, d), cls_normed, &mut kept.queries);
+        self.qkv.forward_part(params, (d, 3 * d), normed1, qkv);
+        cls_attention(&kept.queries, qkv, shape, sized(attended, len));
+        self.proj.forward(params, attended, branch);
+        add_branch(cls_x, branch, &drop[0], sized(middle, len));
+        self.norm2.forward(params, middle, normed2, stats2);
+        self.mlp.forward(params, normed2, branch, mlp);
+        add_branch(middle, branch, &drop[1], sized(out, len));
+    }
+
+    /// The way back of [`Block::forward_cls`]: from `back.cls` to `back.x`.
+    fn backward_cls(
+        &self,
+        params: &[f32],
+        grads: &mut [f32],
+        shape: AttentionShape,
+        kept: &BlockActivations,
+        back: &mut Back,
+    ) {
+        let Back { x: dx, cls: dcls, branch, normed, qkv: dkv, queries, hidden, .. } = back;
+        let (d, len) = (shape.dim(), dcls.len());
+        let dbranch = scale_branch(dcls, &kept.drop[1], branch);
+        self.mlp.backward(params, grads, dbranch, &kept.normed2, &kept.mlp, (normed, hidden));
+        self.norm2.backward(params, grads, normed, &kept.middle, &kept.stats2, dcls);
+        let dbranch = scale_branch(dcls, &kept.drop[0], branch);
+        self.proj.backward(params, grads, dbranch, &kept.attended, Some(normed));
+        let (dqueries, dkv) = (sized(queries, len), sized(dkv, kept.qkv.len()));
+        cls_attention_backward(normed, &kept.queries, &kept.qkv, shape, dqueries, dkv);
+        self.qkv.backward_part(params, grads, (d, 3 * d), dkv, &kept.normed1, Some(normed));
+        self.qkv.backward_part(params, grads, (0, d), dqueries, &kept.cls_in[len..], Some(branch));
+        scatter_cls(branch, d, shape.tokens, normed);
+        let dx = sized(dx, kept.x.len());
+        dx.fill(0.0);
+        scatter_cls(dcls, d, shape.tokens, dx); // the skip connection, of the class tokens only
+        self.norm1.backward(params, grads, normed, &kept.x, &kept.stats1, dx);
+    }
+}
+
+/// The class tokens, `[b, d]`, of `[b · tokens, d]`.
+fn gather_cls(x: &[f32], d: usize, tokens: usize, cls: &mut [f32]) {
+    cls.chunks_exact_mut(d).zip(x.chunks_exact(tokens * d)).for_each(|(cls, x)| cls.copy_from_slice(&x[..d]));
+}
+
+/// Adds `[b, d]` to the class tokens of `[b · tokens, d]`.
+fn scatter_cls(cls: &[f32], d: usize, tokens: usize, x: &mut [f32]) {
+    for (cls, x) in cls.chunks_exact(d).zip(x.chunks_exact_mut(tokens * d)) {
+        x.iter_mut().zip(cls).for_each(|(x, cls)| *x += cls);
+    }
+}
+
+/// `[b, 3, h, w]` to patches `[b t, 3 p p]`, row-major over the grid and in a convolution's order within.
+fn patchify(images: &[f32], (h, w): (usize, usize), p: usize, patches: &mut [f32]) {
+    let (gw, per_image) = (w / p, (h / p) * (w / p));
+    for_each_row(patches, 3 * p * p, |row, patch| {
+        let (image, gy, gx) = (row / per_image, row % per_image / gw, row % gw);
+        for (i, line) in patch.chunks_exact_mut(p).enumerate() {
+            let (channel, y) = (i / p, gy * p + i % p);
+            line.copy_from_slice(&images[((image * 3 + channel) * h + y) * w + gx * p..][..p]);
+        }
+    });
+}
