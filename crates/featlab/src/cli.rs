@@ -59,10 +59,17 @@ pub enum Command {
     Reduce(ReduceArgs),
     /// Train and score probes on cached features
     Probe(ProbeArgs),
+    /// Classify whole images on frozen features: k-NN and linear evaluation of a backbone
+    Classify(ClassifyArgs),
+    /// Draw where the class token looks, for one image or every frame of a film
+    Attention(AttentionArgs),
     /// Run a grid of methods, dimensions, probes and seeds from a TOML file
     Sweep(SweepArgs),
     /// Write the report of a finished sweep again
     Report(ReportArgs),
+    /// Train a backbone without labels
+    #[command(subcommand)]
+    Pretrain(PretrainCommand),
     /// Show devices, instruction sets, caches and versions
     Doctor,
 }
@@ -247,6 +254,107 @@ pub struct ProbeArgs {
     pub out: PathBuf,
 }
 
+/// `featlab classify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  featlab classify --data flowers --backbone dino_vits16 --out runs/flowers
+  featlab classify --data flowers --backbone dino_vitb16 --n-last-blocks 1 --avgpool --probe linear --out runs/flowers-b
+
+DIR holds train/CLASS/* and val/CLASS/*. Images are resized to res*256/224 at their shorter side (bicubic) and the
+centre is seen, of training images as well. Accuracies are fractions in results.csv and --json, percent in log.jsonl,
+whose keys are DINO's. The features are kept in --out: other settings of the probes do not compute them again.")]
+pub struct ClassifyArgs {
+    /// Folder with train/CLASS/* and val/CLASS/*
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Model name, checkpoint file or folder, or random:ARCH:SEED
+    #[arg(long)]
+    pub backbone: String,
+    /// Probes: knn, linear
+    #[arg(long, value_delimiter = ',', default_value = "knn,linear")]
+    pub probe: Vec<String>,
+    /// Numbers of neighbours that vote
+    #[arg(long, value_delimiter = ',', default_value = "10,20,100,200")]
+    pub k: Vec<usize>,
+    /// Temperature of a neighbour's vote exp(cos / T)
+    #[arg(long, default_value_t = 0.07)]
+    pub temperature: f64,
+    /// Side of the square network input, in pixels
+    #[arg(long, default_value_t = 224)]
+    pub res: usize,
+    /// Last blocks whose class tokens the linear probe sees, side by side (DINO: 4 for small models, 1 for base)
+    #[arg(long, default_value_t = 4)]
+    pub n_last_blocks: usize,
+    /// Append the mean of the last block's patch tokens (behind the class tokens; DINO's released weights interleave)
+    #[arg(long)]
+    pub avgpool: bool,
+    /// Passes over the training images
+    #[arg(long, default_value_t = 100)]
+    pub epochs: usize,
+    /// Images per step
+    #[arg(long, default_value_t = 256)]
+    pub batch_size: usize,
+    /// Learning rate of a batch of 256; it is scaled by the batch size
+    #[arg(long, default_value_t = 0.001)]
+    pub lr: f64,
+    /// Seed of the linear probe
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Attention heads, where the checkpoint does not tell
+    #[arg(long)]
+    pub num_heads: Option<usize>,
+    /// Device: auto, cpu, cuda:0, metal
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Folder for results.csv, results.json, log.jsonl, the linear probe's weights and the features
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Replace the results of other settings under --out
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+/// `featlab attention`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  featlab attention photo.jpg --backbone dino_vits8 --threshold 0.6 --out attention/photo
+  featlab attention frames --backbone dino_vits16 --out attention/film
+
+An image gives img.png, attn-head0.png …, overlay-head0.png …, overlay-heads.png (a colour per head) and, with
+--threshold, mask_th0.6_head0.png …; a folder gives attn-FRAME.png for each picture directly in it, sorted by name.
+The same command again draws only what is missing.")]
+pub struct AttentionArgs {
+    /// A picture, or a folder of frames
+    #[arg(value_name = "IMAGE|FOLDER")]
+    pub input: PathBuf,
+    /// Model name, checkpoint file or folder, or random:ARCH:SEED
+    #[arg(long)]
+    pub backbone: String,
+    /// Side of the square that the picture is squeezed to, in pixels; cut to whole patches
+    #[arg(long, default_value_t = 480)]
+    pub res: usize,
+    /// Keep the fewest patches that hold this part of a head's attention (the paper's pictures: 0.6)
+    #[arg(long)]
+    pub threshold: Option<f32>,
+    /// Heads to draw (of a film: to average): all, or numbers from 0
+    #[arg(long, value_delimiter = ',', default_value = "all")]
+    pub heads: Vec<String>,
+    /// Attention heads of the backbone, where the checkpoint does not tell
+    #[arg(long)]
+    pub num_heads: Option<usize>,
+    /// Device: auto, cpu, cuda:0, metal
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Folder for the pictures
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Draw again what is there
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
 /// `featlab sweep`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -289,4 +397,41 @@ pub struct ReportArgs {
     /// html writes files; md and csv print on stdout
     #[arg(long, value_enum, default_value = "html")]
     pub format: Format,
+}
+
+/// `featlab pretrain`.
+#[derive(Debug, Subcommand)]
+pub enum PretrainCommand {
+    /// DINO: self-distillation of a vision transformer
+    Dino(DinoArgs),
+}
+
+/// `featlab pretrain dino`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  featlab pretrain dino experiments/pretrain/dino-tiny.toml
+  featlab pretrain dino experiments/pretrain/dino-tiny.toml --data folder:photos --seeds 0,1,2 --out runs/photos
+  featlab pretrain dino dino.toml --set train.epochs=20 --set optimizer.lr=1e-3
+  featlab extract --dataset folder:photos --backbone runs/photos/seed-0/backbone.safetensors --out features/photos
+
+The same command again resumes, to the same bits, or finds nothing to do. Watch it: tensorboard --logdir runs.")]
+pub struct DinoArgs {
+    /// Pretraining file
+    pub file: PathBuf,
+    /// Data sets to train on instead of the file's: folder:DIR, camvid:ROOT, scenes (labels are not used)
+    #[arg(long, value_delimiter = ' ', num_args = 1..)]
+    pub data: Vec<String>,
+    /// Seeds, one run each, in OUT/seed-N if there are several [default: the file's]
+    #[arg(long, value_delimiter = ',')]
+    pub seeds: Vec<u64>,
+    /// Override one setting, e.g. --set train.epochs=20 (a TOML value, or a plain string)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Folder for checkpoints, metrics and the backbone [default: runs/NAME]
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Delete what is stored under --out and start again
+    #[arg(long)]
+    pub overwrite: bool,
 }

@@ -8,6 +8,7 @@ mod dim;
 mod exit;
 mod interrupt;
 mod output;
+mod pretrain_config;
 mod progress;
 mod records;
 mod report;

@@ -82,14 +82,21 @@ impl BatchNorm {
     }
 
     /// Adds the parameters' gradients and turns `dy`, `[rows, d]`, into the input's. For [`Mode::Train`].
-    pub(crate) fn backward(&self, params: &[f32], grads: &mut [f32], kept: &BatchNormActivations, dy: &mut [f32]) {
+    pub(crate) fn backward(
+        &self,
+        params: &[f32],
+        grads: &mut [f32],
+        kept: &BatchNormActivations,
+        dy: &mut [f32],
+    ) {
         let (d, rows) = (self.d, dy.len() / self.d);
         let weight = self.weight.of(params);
         let (dweight, dbias) = two_mut(grads, self.weight, self.bias);
         for column in 0..d {
             let at = |row: usize| row * d + column;
             let sum: f64 = (0..rows).map(|row| f64::from(dy[at(row)])).sum();
-            let along: f64 = (0..rows).map(|row| f64::from(dy[at(row)]) * f64::from(kept.unit[at(row)])).sum();
+            let along: f64 =
+                (0..rows).map(|row| f64::from(dy[at(row)]) * f64::from(kept.unit[at(row)])).sum();
             dweight[column] += along as f32;
             dbias[column] += sum as f32;
             let (mean, along) = (sum / rows as f64, along / rows as f64);

@@ -119,7 +119,9 @@ pub fn load_state(path: &Path, dino: &mut Dino, run: &RunIdentity) -> Result<()>
     if let Some(difference) = difference(&header.run, run) {
         return Err(Error::Checkpoint {
             path: path.into(),
-            reason: format!("it belongs to another run: {difference}. Use another output folder, or --overwrite"),
+            reason: format!(
+                "it belongs to another run: {difference}. Use another output folder, or --overwrite"
+            ),
         });
     }
     let tensors = SafeTensors::deserialize(&file).map_err(|e| damaged(path, e))?;
@@ -148,15 +150,6 @@ pub fn load_state(path: &Path, dino: &mut Dino, run: &RunIdentity) -> Result<()>
     state.step = header.step;
     dino.state = state;
     Ok(())
-}
-
-/// The step that a state file has reached, if it is one.
-#[must_use]
-pub fn peek_step(path: &Path) -> Option<usize> {
-    let file = std::fs::read(path).ok()?;
-    let (_, metadata) = SafeTensors::read_metadata(&file).ok()?;
-    let header = metadata.metadata().as_ref()?.get("featlab_pretrain")?;
-    serde_json::from_str::<Header>(header).ok().map(|header| header.step)
 }
 
 /// What tells two runs apart, in words.
@@ -203,7 +196,8 @@ pub fn save_backbone(
     });
     let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensors.collect();
     let dtype = if half { Dtype::F16 } else { Dtype::F32 };
-    let views = tensors.iter().map(|(name, shape, bytes)| Ok((name, TensorView::new(dtype, shape.clone(), bytes)?)));
+    let views =
+        tensors.iter().map(|(name, shape, bytes)| Ok((name, TensorView::new(dtype, shape.clone(), bytes)?)));
     let views: std::result::Result<Vec<_>, safetensors::SafeTensorError> = views.collect();
     let file = safetensors::serialize(views.map_err(|e| damaged(path, e))?, Some(provenance))
         .map_err(|e| damaged(path, e))?;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::head::HeadConfig;
 use crate::optim::OptimizerKind;
+use crate::vit::Readout;
 use crate::{Error, Result};
 
 /// A DINO run.
@@ -47,6 +48,8 @@ pub struct BackboneConfig {
     pub patch_size: Option<usize>,
     /// Side in pixels of the images whose patches the position table covers.
     pub table_size: usize,
+    /// What the head reads: the class token (DINO), or the mean patch token.
+    pub readout: Readout,
     /// Largest rate of stochastic depth, of the student's last block.
     pub drop_path: f64,
     /// Deviation of the initial weights; narrow networks want more.
@@ -62,6 +65,7 @@ impl Default for BackboneConfig {
             num_heads: None,
             patch_size: None,
             table_size: 224,
+            readout: Readout::Class,
             drop_path: 0.1,
             init_std: 0.02,
         }
@@ -91,7 +95,8 @@ impl BackboneConfig {
             return invalid("backbone", "embed_dim, depth and patch_size must be at least 1".into());
         }
         if vit.num_heads == 0 || vit.embed_dim % vit.num_heads != 0 {
-            let reason = format!("{} heads do not share {} dimensions out evenly", vit.num_heads, vit.embed_dim);
+            let reason =
+                format!("{} heads do not share {} dimensions out evenly", vit.num_heads, vit.embed_dim);
             return invalid("backbone.num_heads", reason);
         }
         vit.grid = self.table_size / vit.patch_size;
@@ -344,12 +349,24 @@ mod tests {
         let config = DinoConfig::default();
         config.check().unwrap();
         assert_eq!(config.views.multi_crop(), MultiCrop::dino());
-        assert_eq!((config.head.out_dim, config.head.hidden_dim, config.head.bottleneck_dim), (65_536, 2048, 256));
+        assert_eq!(
+            (config.head.out_dim, config.head.hidden_dim, config.head.bottleneck_dim),
+            (65_536, 2048, 256)
+        );
         assert_eq!((config.loss.student_temp, config.loss.center_momentum), (0.1, 0.9));
-        assert_eq!((config.optimizer.lr, config.optimizer.min_lr, config.optimizer.clip_grad), (5e-4, 1e-6, 3.0));
+        assert_eq!(
+            (config.optimizer.lr, config.optimizer.min_lr, config.optimizer.clip_grad),
+            (5e-4, 1e-6, 3.0)
+        );
         assert_eq!((config.optimizer.weight_decay, config.optimizer.weight_decay_end), (0.04, 0.4));
-        assert_eq!((config.teacher.momentum, config.teacher.temp, config.teacher.warmup_temp_epochs), (0.996, 0.04, 0));
-        assert_eq!((config.train.epochs, config.optimizer.warmup_epochs, config.optimizer.freeze_last_layer), (100, 10, 1));
+        assert_eq!(
+            (config.teacher.momentum, config.teacher.temp, config.teacher.warmup_temp_epochs),
+            (0.996, 0.04, 0)
+        );
+        assert_eq!(
+            (config.train.epochs, config.optimizer.warmup_epochs, config.optimizer.freeze_last_layer),
+            (100, 10, 1)
+        );
     }
 
     #[test]

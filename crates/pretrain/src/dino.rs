@@ -75,7 +75,12 @@ impl Schedules {
             lr: cosine_schedule(lr, optimizer.min_lr, steps, optimizer.warmup_epochs * steps_per_epoch, 0.0),
             weight_decay: cosine_schedule(optimizer.weight_decay, optimizer.weight_decay_end, steps, 0, 0.0),
             momentum: cosine_schedule(teacher.momentum, 1.0, steps, 0, 0.0),
-            teacher_temp: teacher_temperatures(teacher.warmup_temp, teacher.temp, teacher.warmup_temp_epochs, epochs),
+            teacher_temp: teacher_temperatures(
+                teacher.warmup_temp,
+                teacher.temp,
+                teacher.warmup_temp_epochs,
+                epochs,
+            ),
             steps_per_epoch,
         }
     }
@@ -133,7 +138,7 @@ impl Dino {
             return Err(Error::Config { setting: "train.batch_size", reason });
         }
         let vit = config.backbone.vit()?;
-        let network = Network::new(&vit, &config.head);
+        let network = Network::new(&vit, config.backbone.readout, &config.head);
         let init =
             Init { seed: config.train.seed, std: config.backbone.init_std, patch_size: vit.patch_size };
         let student = init.parameters(&network.layout);
@@ -186,6 +191,15 @@ impl Dino {
     #[must_use]
     pub fn steps(&self) -> usize {
         self.schedules.lr.len()
+    }
+
+    /// Learning rate and weight decay of step `step`.
+    ///
+    /// # Panics
+    /// If the run has no such step.
+    #[must_use]
+    pub fn schedule_at(&self, step: usize) -> (f64, f64) {
+        (self.schedules.lr[step], self.schedules.weight_decay[step])
     }
 
     /// One step on the views of a batch of images.
@@ -250,7 +264,8 @@ impl Dino {
     fn student_pass(&mut self, images: &[Views], (first, batch): (usize, usize), step: usize) -> f64 {
         let Self { config, network, state, work, grads, .. } = self;
         stack(images, 2..config.views.count(), &mut work.local);
-        let stacks = if config.views.locals > 0 { vec![&work.global, &work.local] } else { vec![&work.global] };
+        let stacks =
+            if config.views.locals > 0 { vec![&work.global, &work.local] } else { vec![&work.global] };
         let drops = Drops::draw(config, network.vit.config().depth, step, first..first + images.len());
         let logits = &mut work.student_logits;
         let buffers = &mut state.student_buffers;
@@ -313,7 +328,8 @@ impl Drops {
             let branches = rates.iter().flat_map(|&rate| [rate, rate]);
             branches.flat_map(|rate| drop_path::draw(&mut rng, rate, views)).collect()
         };
-        let images = if config.backbone.drop_path > 0.0 { images.map(of_image).collect() } else { Vec::new() };
+        let images =
+            if config.backbone.drop_path > 0.0 { images.map(of_image).collect() } else { Vec::new() };
         Self { rates, views, images }
     }
 

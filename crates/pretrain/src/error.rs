@@ -53,3 +53,22 @@ pub enum Error {
     #[error(transparent)]
     Backbone(#[from] backbone::Error),
 }
+
+impl Error {
+    /// Whether the caller asked for something that cannot be.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Config { .. } => true,
+            Self::Dataset(error) => error.is_usage(),
+            Self::Backbone(error) => error.is_usage(),
+            Self::Loss { .. } | Self::Checkpoint { .. } | Self::Io { .. } => false,
+        }
+    }
+
+    /// Whether files are damaged or do not belong together.
+    #[must_use]
+    pub fn is_integrity(&self) -> bool {
+        matches!(self, Self::Checkpoint { .. })
+    }
+}

@@ -84,14 +84,21 @@ struct LayerActivations {
 impl Head {
     /// Adds the head's tensors under `prefix`, in the original's names and order; `buffers` is where batch norms keep
     /// their running statistics.
-    pub fn add(layout: &mut Layout, buffers: &mut Layout, prefix: &str, dim: usize, config: &HeadConfig) -> Self {
+    pub fn add(
+        layout: &mut Layout,
+        buffers: &mut Layout,
+        prefix: &str,
+        dim: usize,
+        config: &HeadConfig,
+    ) -> Self {
         let mut layers = Vec::new();
         let mut inputs = dim;
         let mut index = 0;
         for layer in 0..config.layers {
             let last = layer + 1 == config.layers;
             let outputs = if last { config.bottleneck_dim } else { config.hidden_dim };
-            let name = if config.layers == 1 { format!("{prefix}mlp") } else { format!("{prefix}mlp.{index}") };
+            let name =
+                if config.layers == 1 { format!("{prefix}mlp") } else { format!("{prefix}mlp.{index}") };
             let dense = Dense::add(layout, &name, inputs, outputs);
             let norm = (config.use_bn && !last)
                 .then(|| BatchNorm::add(layout, buffers, &format!("{prefix}mlp.{}", index + 1), outputs));
@@ -100,7 +107,8 @@ impl Head {
             index += if config.use_bn { 3 } else { 2 };
         }
         let weight_g = layout.add(format!("{prefix}last_layer.weight_g"), &[config.out_dim, 1]);
-        let weight_v = layout.add(format!("{prefix}last_layer.weight_v"), &[config.out_dim, config.bottleneck_dim]);
+        let weight_v =
+            layout.add(format!("{prefix}last_layer.weight_v"), &[config.out_dim, config.bottleneck_dim]);
         Self { layers, weight_g, weight_v, config: config.clone() }
     }
 
@@ -156,7 +164,8 @@ impl Head {
             unit.iter_mut().zip(z).for_each(|(unit, z)| *unit = z * scale);
         });
         let rows = z.len() / bottleneck;
-        let factors = (Matrix::new(&kept.unit, rows, bottleneck), Matrix::new(&kept.weight, outputs, bottleneck).t());
+        let factors =
+            (Matrix::new(&kept.unit, rows, bottleneck), Matrix::new(&kept.weight, outputs, bottleneck).t());
         let logits = MatrixMut::new(sized(logits, rows * outputs), rows, outputs);
         gemm(logits, 0.0, 1.0, factors.0, factors.1, Threads::All);
     }
@@ -205,7 +214,9 @@ impl Head {
         let (g, v) = (self.weight_g.of(params), self.weight_v.of(params));
         let (dg, dv) = two_mut(grads, self.weight_g, self.weight_v);
         if !self.config.norm_last_layer {
-            for ((dg, v), dw) in dg.iter_mut().zip(v.chunks_exact(bottleneck)).zip(kept.dweight.chunks_exact(bottleneck)) {
+            for ((dg, v), dw) in
+                dg.iter_mut().zip(v.chunks_exact(bottleneck)).zip(kept.dweight.chunks_exact(bottleneck))
+            {
                 *dg += dot(v, dw) / norm(v);
             }
         }

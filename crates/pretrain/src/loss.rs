@@ -69,7 +69,8 @@ pub fn teacher_targets(logits: &mut [f32], center: &[f32], temperature: f64, ent
     let targets = &*logits;
     for_each_row(sized(entropies, targets.len() / k), 1, |row, entropy| {
         let p = &targets[row * k..][..k];
-        entropy[0] = -p.iter().filter(|p| **p > 0.0).map(|&p| f64::from(p) * f64::from(p).ln()).sum::<f64>() as f32;
+        entropy[0] =
+            -p.iter().filter(|p| **p > 0.0).map(|&p| f64::from(p) * f64::from(p).ln()).sum::<f64>() as f32;
     });
 }
 
@@ -116,9 +117,17 @@ pub fn student_loss(logits: &mut [f32], targets: &[f32], shape: LossShape, losse
 }
 
 /// `f(row, numbers)` gives one number for every row.
-fn rayon_rows(data: &mut [f32], columns: usize, out: &mut [f32], f: impl Fn(usize, &mut [f32]) -> f32 + Sync) {
+fn rayon_rows(
+    data: &mut [f32],
+    columns: usize,
+    out: &mut [f32],
+    f: impl Fn(usize, &mut [f32]) -> f32 + Sync,
+) {
     use rayon::prelude::*;
-    data.par_chunks_mut(columns).zip(out).enumerate().for_each(|(row, (numbers, out))| *out = f(row, numbers));
+    data.par_chunks_mut(columns)
+        .zip(out)
+        .enumerate()
+        .for_each(|(row, (numbers, out))| *out = f(row, numbers));
 }
 
 /// `Σ_q w_q CE(P_q, s / τ)`; `s` becomes `share / τ · (Σ w_q softmax(s / τ) - Σ w_q P_q)`.

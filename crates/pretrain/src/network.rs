@@ -5,7 +5,7 @@ use backbone::VitConfig;
 use crate::batch_norm::Mode;
 use crate::head::{Head, HeadActivations, HeadConfig};
 use crate::params::Layout;
-use crate::vit::{Activations, Vit};
+use crate::vit::{Activations, Readout, Vit};
 
 /// Names of backbone and head start so, as in the original's checkpoints.
 pub(crate) const BACKBONE: &str = "backbone.";
@@ -27,10 +27,10 @@ pub struct Network {
 impl Network {
     /// The network of these sizes.
     #[must_use]
-    pub fn new(vit: &VitConfig, head: &HeadConfig) -> Self {
+    pub fn new(vit: &VitConfig, readout: Readout, head: &HeadConfig) -> Self {
         let (mut layout, mut buffers) = (Layout::default(), Layout::default());
         let dim = vit.embed_dim;
-        let vit = Vit::add(&mut layout, BACKBONE, vit);
+        let vit = Vit::add(&mut layout, BACKBONE, vit, readout);
         let head = Head::add(&mut layout, &mut buffers, HEAD, dim, head);
         Self { layout, buffers, vit, head }
     }
@@ -42,7 +42,7 @@ pub(crate) struct Workspace {
     pub(crate) groups: [Activations; 2], // global and local views
     pub(crate) head: HeadActivations,
     group_cls: Vec<f32>,
-    cls: Vec<f32>, // [views · images, d]
+    cls: Vec<f32>, // [views · images, d], readouts
     dcls: Vec<f32>,
 }
 
@@ -69,7 +69,14 @@ impl Network {
         for (group, stack) in stacks.iter().enumerate() {
             let kept = &mut work.groups[group];
             let size = (stack.side, stack.side);
-            self.vit.forward(params, &stack.pixels, size, |block| drop(group, block), kept, &mut work.group_cls);
+            self.vit.forward(
+                params,
+                &stack.pixels,
+                size,
+                |block| drop(group, block),
+                kept,
+                &mut work.group_cls,
+            );
             work.cls.extend_from_slice(&work.group_cls);
         }
         self.head.forward(params, buffers, Mode::Train, &work.cls, &mut work.head, logits);

@@ -58,6 +58,24 @@ impl Optimizer {
         self.kind
     }
 
+    /// First moments (AdamW), or velocities; they lie like the parameters.
+    #[must_use]
+    pub fn first(&self) -> &[f32] {
+        &self.first
+    }
+
+    /// Second moments (AdamW); empty for the others.
+    #[must_use]
+    pub fn second(&self) -> &[f32] {
+        &self.second
+    }
+
+    /// Steps that each tensor has taken, in the order of the layout.
+    #[must_use]
+    pub fn steps(&self) -> &[u64] {
+        &self.steps
+    }
+
     /// Moves the parameters, except tensors that are frozen.
     pub fn step(
         &mut self,

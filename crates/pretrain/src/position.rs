@@ -48,7 +48,9 @@ impl PositionGrid {
     /// Adds the gradient of the resized entries to the table's.
     pub(crate) fn resize_backward(&self, dout: &[f32], d: usize, dtable: &mut [f32]) {
         add(&mut dtable[..d], &dout[..d], 1.0);
-        self.pairs(|patch, entry, weight| add(&mut dtable[entry * d..][..d], &dout[patch * d..][..d], weight));
+        self.pairs(|patch, entry, weight| {
+            add(&mut dtable[entry * d..][..d], &dout[patch * d..][..d], weight)
+        });
     }
 }
 

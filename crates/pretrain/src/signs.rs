@@ -50,8 +50,10 @@ impl TargetSums {
         self.entropy += entropies.iter().map(|&h| f64::from(h)).sum::<f64>();
         self.rows += entropies.len();
         for row in targets.chunks_exact(self.mean.len()) {
-            let (top, _) =
-                row.iter().enumerate().fold((0, f32::MIN), |top, (i, &p)| if p > top.1 { (i, p) } else { top });
+            let (top, _) = row
+                .iter()
+                .enumerate()
+                .fold((0, f32::MIN), |top, (i, &p)| if p > top.1 { (i, p) } else { top });
             self.counts[top] += 1;
         }
     }
@@ -168,7 +170,8 @@ mod tests {
 
     #[test]
     fn information_is_the_logarithm_of_the_number_of_groups() {
-        let four_groups: Vec<f32> = (0..8).flat_map(|row| (0..16).map(move |k| f32::from(k == row % 4))).collect();
+        let four_groups: Vec<f32> =
+            (0..8).flat_map(|row| (0..16).map(move |k| f32::from(k == row % 4))).collect();
         let signs = signs(&four_groups, 16, 0.3);
         assert!((signs.information - 4f64.ln()).abs() < 1e-6 && signs.teacher_entropy.abs() < 1e-6);
         assert!((signs.kl - 0.3).abs() < 1e-6 && (signs.top_share - 0.25).abs() < 1e-12);
@@ -181,7 +184,8 @@ mod tests {
         for (signs, kind, k) in [(uniform, Collapse::Uniform, 16), (one, Collapse::OneDimension, 4)] {
             let mut watch = Watch::default();
             assert_eq!(watch.observe(&signs, k, false), None);
-            let told: Vec<_> = (0..2 * Watch::WINDOW).filter_map(|_| watch.observe(&signs, k, true)).collect();
+            let told: Vec<_> =
+                (0..2 * Watch::WINDOW).filter_map(|_| watch.observe(&signs, k, true)).collect();
             assert_eq!(told, [kind]);
         }
     }

@@ -1,8 +1,8 @@
 //! The vision transformer as it is trained: forwards with everything that the way back needs, and backwards.
 //!
-//! The network is that of `backbone::Vit`; here only its class token leaves it. That is what DINO's head reads, and so the
-//! last block's queries, perceptron and norms are computed for the class token alone, which changes no number and
-//! saves most of that block. Shapes: `n = b · (1 + t)` rows of `d` for `b` images of `t` patches.
+//! The network is that of `backbone::Vit`; here one vector per image leaves it, its [`Readout`]. DINO's head reads the class
+//! token, and then the last block's queries, perceptron and norms are computed for that token alone, which changes
+//! no number and saves most of that block. Shapes: `n = b · (1 + t)` rows of `d` for `b` images of `t` patches.
 //!
 //! There is no general tape: the way back is the way there, read from the end. [`Activations`] are kept from step to
 //! step, so a step of known sizes allocates nothing.
@@ -12,6 +12,7 @@ use kernels::{
     AttentionShape, NormStats, add_column_sums, attention, attention_backward, cls_attention,
     cls_attention_backward, for_each_row,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::buffer::sized;
 use crate::drop_path::{Branch, add_branch, scale_branch};
@@ -29,9 +30,22 @@ struct Block {
     mlp: Mlp,
 }
 
+/// What the head reads of an image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Readout {
+    /// The class token, as DINO does.
+    #[default]
+    Class,
+    /// The mean of the patch tokens, so that every patch has a part in the loss (not DINO's; for dense features of
+    /// small networks).
+    Mean,
+}
+
 /// A vision transformer without its weights.
 #[derive(Debug, Clone)]
 pub struct Vit {
+    readout: Readout,
     config: VitConfig,
     cls_token: Slot,
     pos_embed: Slot,
@@ -43,11 +57,12 @@ pub struct Vit {
 /// What a forward pass leaves for the way back; reused from one to the next.
 #[derive(Debug, Default)]
 pub struct Activations {
-    patches: Vec<f32>, // [b t, 3 p p]
+    patches: Vec<f32>,  // [b t, 3 p p]
     embedded: Vec<f32>, // [b t, d]
     position: Vec<f32>, // [1 + t, d]
     blocks: Vec<BlockActivations>,
-    cls: Vec<f32>, // [b, d], what leaves the last block
+    last: Vec<f32>,   // [b, d] or [n, d]: what leaves the last block
+    normed: Vec<f32>, // [n, d]: after the final norm, for the mean
     stats: Vec<NormStats>,
     grid: (usize, usize),
     images: usize,
@@ -76,7 +91,7 @@ struct BlockActivations {
 #[derive(Debug, Default)]
 struct Back {
     x: Vec<f32>,      // [n, d]
-    cls: Vec<f32>,    // [b, d]
+    last: Vec<f32>,   // [b, d] or [n, d]
     branch: Vec<f32>, // [n, d]
     normed: Vec<f32>, // [n, d]
     qkv: Vec<f32>,    // [n, 3 d]
@@ -87,7 +102,7 @@ struct Back {
 
 impl Vit {
     /// Adds the network's tensors, under `prefix` and in DINO's names and order.
-    pub fn add(layout: &mut Layout, prefix: &str, config: &VitConfig) -> Self {
+    pub fn add(layout: &mut Layout, prefix: &str, config: &VitConfig, readout: Readout) -> Self {
         let (d, p) = (config.embed_dim, config.patch_size);
         let cls_token = layout.add(format!("{prefix}cls_token"), &[1, 1, d]);
         let pos_embed = layout.add(format!("{prefix}pos_embed"), &[1, 1 + config.grid * config.grid, d]);
@@ -104,7 +119,7 @@ impl Vit {
         });
         let blocks = blocks.collect();
         let norm = Norm::add(layout, &format!("{prefix}norm"), d, config.layer_norm_eps);
-        Self { config: config.clone(), cls_token, pos_embed, patch_embed, blocks, norm }
+        Self { readout, config: config.clone(), cls_token, pos_embed, patch_embed, blocks, norm }
     }
 
     /// The sizes.
@@ -117,7 +132,7 @@ impl Vit {
         AttentionShape { tokens, heads: self.config.num_heads, head_dim: self.config.head_dim() }
     }
 
-    /// The class tokens of images after the final norm, written to `cls`, `[b, d]`.
+    /// The readouts of images after the final norm, written to `out`, `[b, d]`.
     ///
     /// * `images`: `[b, 3, h, w]`, normalised, sides multiples of the patch size.
     /// * `drop`: the scales of each block's two branches in turn; see [`Branch`].
@@ -131,34 +146,48 @@ impl Vit {
         (h, w): (usize, usize),
         mut drop: impl FnMut(usize) -> [Branch; 2],
         kept: &mut Activations,
-        cls: &mut Vec<f32>,
+        out: &mut Vec<f32>,
     ) {
         self.embed(params, images, (h, w), kept);
-        let last = self.blocks.len() - 1;
+        let shape = self.shape(1 + kept.grid.0 * kept.grid.1);
         for (i, block) in self.blocks.iter().enumerate() {
             let (done, rest) = kept.blocks.split_at_mut(i + 1);
             let block_kept = &mut done[i];
             block_kept.drop = drop(i);
-            let shape = self.shape(1 + kept.grid.0 * kept.grid.1);
-            if i < last {
-                block.forward(params, shape, block_kept, &mut rest[0].x);
-            } else {
-                block.forward_cls(params, shape, block_kept, &mut kept.cls);
+            match (rest.first_mut(), self.readout) {
+                (Some(next), _) => block.forward(params, shape, block_kept, &mut next.x),
+                (None, Readout::Mean) => block.forward(params, shape, block_kept, &mut kept.last),
+                (None, Readout::Class) => block.forward_cls(params, shape, block_kept, &mut kept.last),
             }
         }
-        self.norm.forward(params, &kept.cls, cls, &mut kept.stats);
+        match self.readout {
+            Readout::Class => self.norm.forward(params, &kept.last, out, &mut kept.stats),
+            Readout::Mean => {
+                self.norm.forward(params, &kept.last, &mut kept.normed, &mut kept.stats);
+                mean_patches(&kept.normed, shape, sized(out, kept.images * shape.dim()));
+            }
+        }
     }
 
     /// Adds the gradients of all parameters.
     ///
-    /// * `dcls`: the gradient of what [`Vit::forward`] wrote, `[b, d]`; `kept`: what it left.
-    pub fn backward(&self, params: &[f32], grads: &mut [f32], dcls: &[f32], kept: &mut Activations) {
-        let Activations { blocks, cls, stats, grid, back, .. } = kept;
+    /// * `dout`: the gradient of what [`Vit::forward`] wrote, `[b, d]`; `kept`: what it left.
+    pub fn backward(&self, params: &[f32], grads: &mut [f32], dout: &[f32], kept: &mut Activations) {
+        let Activations { blocks, last, normed, stats, grid, back, .. } = kept;
         let shape = self.shape(1 + grid.0 * grid.1);
-        sized(&mut back.cls, cls.len()).fill(0.0);
-        self.norm.backward(params, grads, dcls, cls, stats, &mut back.cls);
+        match self.readout {
+            Readout::Class => {
+                sized(&mut back.last, last.len()).fill(0.0);
+                self.norm.backward(params, grads, dout, last, stats, &mut back.last);
+            }
+            Readout::Mean => {
+                mean_patches_backward(dout, shape, normed);
+                sized(&mut back.x, last.len()).fill(0.0);
+                self.norm.backward(params, grads, normed, last, stats, &mut back.x);
+            }
+        }
         for (i, (block, kept)) in self.blocks.iter().zip(blocks).enumerate().rev() {
-            if i + 1 == self.blocks.len() {
+            if i + 1 == self.blocks.len() && self.readout == Readout::Class {
                 block.backward_cls(params, grads, shape, kept, back);
             } else {
                 block.backward(params, grads, shape, kept, back);
@@ -187,7 +216,10 @@ impl Vit {
                 _ => &embedded[(image * (tokens - 1) + token - 1) * d..][..d],
             };
             let position = &position[token * d..][..d];
-            x.iter_mut().zip(content).zip(position).for_each(|((x, content), position)| *x = content + position);
+            x.iter_mut()
+                .zip(content)
+                .zip(position)
+                .for_each(|((x, content), position)| *x = content + position);
         });
     }
 
@@ -211,9 +243,27 @@ impl Vit {
 
 impl Block {
     /// `x + Attn(LN1 x)`, then `+ MLP(LN2 …)`, from `kept.x` to `out`, `[n, d]`.
-    fn forward(&self, params: &[f32], shape: AttentionShape, kept: &mut BlockActivations, out: &mut Vec<f32>) {
-        let BlockActivations { x, normed1, stats1, qkv, attended, branch, middle, normed2, stats2, mlp, drop, .. } =
-            kept;
+    fn forward(
+        &self,
+        params: &[f32],
+        shape: AttentionShape,
+        kept: &mut BlockActivations,
+        out: &mut Vec<f32>,
+    ) {
+        let BlockActivations {
+            x,
+            normed1,
+            stats1,
+            qkv,
+            attended,
+            branch,
+            middle,
+            normed2,
+            stats2,
+            mlp,
+            drop,
+            ..
+        } = kept;
         self.norm1.forward(params, x, normed1, stats1);
         self.qkv.forward(params, normed1, qkv);
         attention(qkv, shape, sized(attended, x.len()));
@@ -252,8 +302,20 @@ impl Block {
         kept: &mut BlockActivations,
         out: &mut Vec<f32>,
     ) {
-        let BlockActivations { x, normed1, stats1, qkv, attended, branch, middle, normed2, stats2, mlp, drop, .. } =
-            kept;
+        let BlockActivations {
+            x,
+            normed1,
+            stats1,
+            qkv,
+            attended,
+            branch,
+            middle,
+            normed2,
+            stats2,
+            mlp,
+            drop,
+            ..
+        } = kept;
         let (d, tokens) = (shape.dim(), shape.tokens);
         let len = x.len() / tokens;
         self.norm1.forward(params, x, normed1, stats1);
@@ -270,7 +332,7 @@ impl Block {
         add_branch(middle, branch, &drop[1], sized(out, len));
     }
 
-    /// The way back of [`Block::forward_cls`]: from `back.cls` to `back.x`.
+    /// The way back of [`Block::forward_cls`]: from `back.last` to `back.x`.
     fn backward_cls(
         &self,
         params: &[f32],
@@ -279,7 +341,7 @@ impl Block {
         kept: &BlockActivations,
         back: &mut Back,
     ) {
-        let Back { x: dx, cls: dcls, branch, normed, qkv: dkv, queries, hidden, .. } = back;
+        let Back { x: dx, last: dcls, branch, normed, qkv: dkv, queries, hidden, .. } = back;
         let (d, len) = (shape.dim(), dcls.len());
         let dbranch = scale_branch(dcls, &kept.drop[1], branch);
         self.mlp.backward(params, grads, dbranch, &kept.normed2, &kept.mlp, (normed, hidden));
@@ -296,6 +358,27 @@ impl Block {
         scatter_cls(dcls, d, shape.tokens, dx); // the skip connection, of the class tokens only
         self.norm1.backward(params, grads, normed, &kept.x, &kept.stats1, dx);
     }
+}
+
+/// The mean of each image's patch tokens: `[n, d]` to `[b, d]`.
+fn mean_patches(tokens: &[f32], shape: AttentionShape, out: &mut [f32]) {
+    let (d, n) = (shape.dim(), shape.tokens);
+    for_each_row(out, d, |image, mean| {
+        mean.fill(0.0);
+        for token in tokens[(image * n + 1) * d..(image + 1) * n * d].chunks_exact(d) {
+            mean.iter_mut().zip(token).for_each(|(mean, x)| *mean += x);
+        }
+        mean.iter_mut().for_each(|mean| *mean /= (n - 1) as f32);
+    });
+}
+
+/// The gradient of each token, `[n, d]`, from that of the mean, `[b, d]`.
+fn mean_patches_backward(dout: &[f32], shape: AttentionShape, dtokens: &mut [f32]) {
+    let (d, n) = (shape.dim(), shape.tokens);
+    for_each_row(dtokens, d, |row, dtoken| {
+        let share = if row % n == 0 { 0.0 } else { 1.0 / (n - 1) as f32 };
+        dtoken.iter_mut().zip(&dout[row / n * d..]).for_each(|(dx, dout)| *dx = share * dout);
+    });
 }
 
 /// The class tokens, `[b, d]`, of `[b · tokens, d]`.

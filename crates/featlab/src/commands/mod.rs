@@ -1,9 +1,12 @@
 //! The commands, one file each: arguments in, printed result and exit status out.
 
+mod attention;
 mod cache;
+mod classify;
 mod demo;
 mod doctor;
 mod extract;
+mod pretrain;
 mod probe;
 mod reduce;
 mod report;
@@ -23,8 +26,11 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Status> {
         Command::Cache(command) => cache::run(command, context),
         Command::Reduce(args) => reduce::run(args, context),
         Command::Probe(args) => probe::run(args, context),
+        Command::Classify(args) => classify::run(args, context),
+        Command::Attention(args) => attention::run(args, context),
         Command::Sweep(args) => sweep::run(args, context),
         Command::Report(args) => report::run(args, context),
+        Command::Pretrain(command) => pretrain::run(command, context),
         Command::Doctor => doctor::run(context),
     }
 }

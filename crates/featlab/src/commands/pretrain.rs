@@ -1,0 +1,85 @@
+//! `featlab pretrain`: self-supervised training of a backbone, from a TOML file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+
+use crate::Context;
+use crate::cli::{DinoArgs, PretrainCommand};
+use crate::exit::{Status, usage};
+use crate::pretrain_config::PretrainConfig;
+use crate::progress::duration;
+use crate::stages::pretrain::{Finished, run as train};
+
+pub(crate) fn run(command: PretrainCommand, context: &Context) -> Result<Status> {
+    match command {
+        PretrainCommand::Dino(args) => dino(args, context),
+    }
+}
+
+fn dino(args: DinoArgs, context: &Context) -> Result<Status> {
+    let mut config = PretrainConfig::read(&args.file, &args.set)?;
+    if !args.data.is_empty() {
+        config.data.datasets = args.data;
+    }
+    let out = args.out.unwrap_or_else(|| PathBuf::from("runs").join(&config.name));
+    if args.seeds.len() <= 1 {
+        config.train.seed = args.seeds.first().copied().unwrap_or(config.train.seed);
+        return one(&config, &out, args.overwrite, context).map(|(_, status)| status);
+    }
+    let mut status = Status::Done;
+    for &seed in &args.seeds {
+        config.train.seed = seed;
+        let (_, this) = one(&config, &out.join(format!("seed-{seed}")), args.overwrite, context)?;
+        if this != Status::Done {
+            status = this;
+        }
+    }
+    Ok(status)
+}
+
+fn one(
+    config: &PretrainConfig,
+    out: &Path,
+    overwrite: bool,
+    context: &Context,
+) -> Result<(Finished, Status)> {
+    prepare(out, overwrite)?;
+    let (finished, status) = train(config, out, context)?;
+    context.output.result(&finished, text)?;
+    Ok((finished, status))
+}
+
+/// Makes room with `--overwrite`, and refuses a folder that holds something else.
+fn prepare(out: &Path, overwrite: bool) -> Result<()> {
+    if !out.exists() {
+        return Ok(());
+    }
+    let is_run = out.join("config.toml").is_file();
+    let is_empty = out.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+    if !is_run && !is_empty {
+        return Err(usage(format!(
+            "{} is not empty and not a pretraining run; name another --out",
+            out.display()
+        )));
+    }
+    if overwrite && is_run {
+        std::fs::remove_dir_all(out).map_err(|e| anyhow!("cannot remove {}: {e}", out.display()))?;
+    }
+    Ok(())
+}
+
+fn text(finished: &Finished) -> String {
+    let Finished { seed, steps, parameters, images, ln_k, loss_first, loss_last, .. } = finished;
+    let percent =
+        |share: Option<f64>| share.map_or("–".to_owned(), |share| format!("{:.2} %", 100.0 * share));
+    format!(
+        "seed {seed}: {steps} steps, {parameters} parameters, {images} images, {}\n  \
+         loss         first {loss_first:.4}   last {loss_last:.4}   (ln K = {ln_k:.4})\n  \
+         patch k-NN   before {}   after {}\n  backbone     {}",
+        duration(finished.seconds),
+        percent(finished.knn_before),
+        percent(finished.knn_after),
+        finished.backbone.display()
+    )
+}

@@ -1,0 +1,249 @@
+//! A pretraining file: what is trained on, how it is watched, and the method's own settings.
+//!
+//! The tables `[backbone]` to `[train]` are `pretrain::DinoConfig`, whose defaults are the published ones. `[data]`, `[monitor]`
+//! and `[save]` say where images come from and what happens around the training.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use pretrain::{
+    BackboneConfig, DinoConfig, HeadConfig, LossConfig, OptimizerConfig, TeacherConfig, TrainConfig,
+    ViewsConfig,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{one_line, set};
+use crate::exit::usage;
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PretrainConfig {
+    /// Name of the run.
+    pub name: String,
+    /// Images.
+    pub data: DataConfig,
+    /// A labelled set to watch the features on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<MonitorConfig>,
+    /// Which checkpoints are kept.
+    #[serde(default)]
+    pub save: SaveConfig,
+    #[serde(default)]
+    pub backbone: BackboneConfig,
+    #[serde(default)]
+    pub head: HeadConfig,
+    #[serde(default)]
+    pub views: ViewsConfig,
+    #[serde(default)]
+    pub loss: LossConfig,
+    #[serde(default)]
+    pub teacher: TeacherConfig,
+    #[serde(default)]
+    pub optimizer: OptimizerConfig,
+    #[serde(default)]
+    pub train: TrainConfig,
+}
+
+/// `[data]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DataConfig {
+    /// Data sets as `--dataset` spells them; labels are not used.
+    pub datasets: Vec<String>,
+    /// Part of each.
+    #[serde(default = "all")]
+    pub split: String,
+    /// Cut every image into so many by so many tiles, each an image of its own: pictures of many things become
+    /// pictures of few, as DINO expects them.
+    #[serde(default = "one")]
+    pub tiles: usize,
+    /// Side of a tile as a fraction of the image's shorter side; tiles overlap if they must.
+    #[serde(default = "whole")]
+    pub tile_size: f64,
+    /// Pixels that are kept decoded, in MiB; the others are decoded again in every epoch.
+    #[serde(default = "memory")]
+    pub memory_mib: usize,
+}
+
+fn all() -> String {
+    "all".into()
+}
+
+fn one() -> usize {
+    1
+}
+
+fn whole() -> f64 {
+    1.0
+}
+
+fn memory() -> usize {
+    4096
+}
+
+/// `[monitor]`: k-NN accuracy of patch features on a labelled data set, before, during and after.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MonitorConfig {
+    /// The data set, as `--dataset` spells it.
+    pub dataset: String,
+    /// Neighbours come from here.
+    #[serde(default = "train")]
+    pub train_split: String,
+    /// What is classified.
+    #[serde(default = "val")]
+    pub val_split: String,
+    /// Network input, pixels.
+    #[serde(default = "res")]
+    pub res: usize,
+    /// Images of each split, the first ones.
+    #[serde(default = "images")]
+    pub images: usize,
+    /// Neighbours that vote.
+    #[serde(default = "k")]
+    pub k: usize,
+    /// Epochs between two looks.
+    #[serde(default = "one")]
+    pub every_epochs: usize,
+}
+
+fn train() -> String {
+    "train".into()
+}
+
+fn val() -> String {
+    "val".into()
+}
+
+fn res() -> usize {
+    224
+}
+
+fn images() -> usize {
+    48
+}
+
+fn k() -> usize {
+    20
+}
+
+/// `[save]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SaveConfig {
+    /// Epochs between two states to resume from; the last one is kept.
+    pub every_epochs: usize,
+    /// Epochs between two numbered checkpoints that stay; 0 keeps none.
+    pub keep_every_epochs: usize,
+}
+
+impl Default for SaveConfig {
+    fn default() -> Self {
+        Self { every_epochs: 1, keep_every_epochs: 20 }
+    }
+}
+
+impl PretrainConfig {
+    /// Reads a file and applies overrides of the form `key.path=value`.
+    ///
+    /// # Errors
+    /// A usage error that names file and key.
+    pub(crate) fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| usage(format!("cannot read pretraining file {}: {e}", path.display())))?;
+        Self::parse(&text, overrides).with_context(|| format!("pretraining file {}", path.display()))
+    }
+
+    /// As [`PretrainConfig::read`], from text.
+    ///
+    /// # Errors
+    /// A usage error that names the key.
+    pub(crate) fn parse(text: &str, overrides: &[String]) -> Result<Self> {
+        let mut table: toml::Table =
+            text.parse().map_err(|e: toml::de::Error| usage(one_line(&e.to_string())))?;
+        for item in overrides {
+            set(&mut table, item)?;
+        }
+        let config: Self = table.try_into().map_err(|e: toml::de::Error| usage(one_line(&e.to_string())))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The configuration with every default written out.
+    pub(crate) fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).context("writing the configuration as TOML")
+    }
+
+    /// The method's part.
+    pub(crate) fn dino(&self) -> DinoConfig {
+        DinoConfig {
+            backbone: self.backbone.clone(),
+            head: self.head.clone(),
+            views: self.views.clone(),
+            loss: self.loss.clone(),
+            teacher: self.teacher.clone(),
+            optimizer: self.optimizer.clone(),
+            train: self.train.clone(),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let data = &self.data;
+        let rules = [
+            (!data.datasets.is_empty(), "data.datasets must name at least one data set"),
+            (data.tiles > 0, "data.tiles must be at least 1"),
+            (data.tile_size > 0.0 && data.tile_size <= 1.0, "data.tile_size must be above 0 and at most 1"),
+            (self.save.every_epochs > 0, "save.every_epochs must be at least 1"),
+            (
+                self.monitor.as_ref().is_none_or(|m| m.every_epochs > 0 && m.images > 0 && m.k > 0),
+                "monitor.every_epochs, monitor.images and monitor.k must be at least 1",
+            ),
+        ];
+        if let Some((_, reason)) = rules.iter().find(|(holds, _)| !holds) {
+            return Err(usage(*reason));
+        }
+        if let Some(monitor) = &self.monitor {
+            let patch = self.backbone.vit()?.patch_size;
+            if !monitor.res.is_multiple_of(patch) || monitor.res == 0 {
+                return Err(usage(format!(
+                    "monitor.res {} is not a multiple of patches of {patch}",
+                    monitor.res
+                )));
+            }
+        }
+        Ok(self.dino().check()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "name = \"x\"\n[data]\ndatasets = [\"scenes\"]\n";
+
+    #[test]
+    fn defaults_are_the_published_settings_and_read_back() {
+        let config = PretrainConfig::parse(MINIMAL, &[]).unwrap();
+        assert_eq!(config.dino(), DinoConfig::default());
+        assert_eq!(PretrainConfig::parse(&config.to_toml().unwrap(), &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors_that_name_them() {
+        for (item, word) in [
+            ("train.epoch=3", "epoch"),
+            ("data.tiles=0", "data.tiles"),
+            ("optimizer.warmup_epochs=200", "warmup_epochs"),
+            ("monitor.dataset=scenes", "monitor.res"),
+        ] {
+            let mut items = vec![item.to_owned()];
+            if item.starts_with("monitor") {
+                items.push("monitor.res=100".into());
+            }
+            let error = PretrainConfig::parse(MINIMAL, &items).unwrap_err();
+            let line = crate::exit::one_line(&error);
+            assert!(crate::exit::code(&error) == 2 && line.contains(word), "{line}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The numbers of every step: a CSV table and the same as Parquet, looks at the labelled set, TensorBoard events.
+//!
+//! Rows are kept in memory and written with every state, so that the files never run ahead of what can be resumed; rows beyond
+//! the state of a resumed run are dropped. Events are written as they happen.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result};
+use arrow::array::{ArrayRef, Float64Array, RecordBatch};
+use parquet::arrow::ArrowWriter;
+use pretrain::{EventWriter, StepReport};
+
+use super::monitor::Look;
+use crate::exit::integrity;
+use crate::records::write_atomically;
+
+/// Columns of the table; the first two are whole numbers.
+const COLUMNS: [&str; 16] = [
+    "step",
+    "epoch",
+    "loss",
+    "teacher_entropy",
+    "kl",
+    "marginal_entropy",
+    "information",
+    "top_share",
+    "feature_rank",
+    "center_norm",
+    "grad_norm",
+    "lr",
+    "weight_decay",
+    "momentum",
+    "teacher_temp",
+    "images_per_s",
+];
+
+type Row = [f64; COLUMNS.len()];
+
+fn row(report: &StepReport, images_per_s: f64) -> Row {
+    let StepReport { step, epoch, loss, lr, weight_decay, momentum, teacher_temp, grad_norm, signs } = report;
+    [
+        *step as f64,
+        *epoch as f64,
+        *loss,
+        signs.teacher_entropy,
+        signs.kl,
+        signs.marginal_entropy,
+        signs.information,
+        signs.top_share,
+        signs.feature_rank,
+        signs.center_norm,
+        *grad_norm,
+        *lr,
+        *weight_decay,
+        *momentum,
+        *teacher_temp,
+        images_per_s,
+    ]
+}
+
+/// The metrics of a run.
+pub(super) struct Metrics {
+    folder: PathBuf,
+    rows: Vec<Row>,
+    looks: Vec<Look>,
+    events: EventWriter,
+}
+
+/// Steps over which first and last losses are averaged.
+const ENDS: usize = 50;
+
+impl Metrics {
+    /// Opens the tables of a folder, as far as step `step`.
+    pub(super) fn open(folder: &Path, step: usize) -> Result<Self> {
+        let rows = read(&folder.join("metrics.csv"))?;
+        let mut rows: Vec<Row> = rows.iter().map(|line| parse(line)).collect::<Result<_>>()?;
+        rows.retain(|row| (row[0] as usize) < step);
+        let looks = read(&folder.join("monitor.csv"))?;
+        let mut looks: Vec<Look> = looks.iter().map(|line| parse_look(line)).collect::<Result<_>>()?;
+        looks.retain(|look| look.step <= step);
+        let events = EventWriter::append_to(folder, SystemTime::now())
+            .with_context(|| format!("cannot write events in {}", folder.display()))?;
+        Ok(Self { folder: folder.into(), rows, looks, events })
+    }
+
+    pub(super) fn push(&mut self, report: &StepReport, images_per_s: f64) -> Result<()> {
+        let row = row(report, images_per_s);
+        let scalars: Vec<(&str, f64)> = COLUMNS.iter().copied().zip(row).skip(2).collect();
+        self.events.scalars(report.step as u64, now(), &scalars).context("cannot write events")?;
+        self.rows.push(row);
+        Ok(())
+    }
+
+    pub(super) fn looked(&mut self, look: &Look) -> Result<()> {
+        self.events.scalars(look.step as u64, now(), &[("knn", look.knn)]).context("cannot write events")?;
+        self.looks.retain(|known| known.epoch != look.epoch);
+        self.looks.push(*look);
+        Ok(())
+    }
+
+    /// Writes the tables.
+    pub(super) fn write(&self) -> Result<()> {
+        let mut csv = COLUMNS.join(",") + "\n";
+        for row in &self.rows {
+            let numbers = row.map(|x| x.to_string());
+            let _ = writeln!(csv, "{}", numbers.join(",")); // writing to a string cannot fail
+        }
+        write_atomically(&self.folder.join("metrics.csv"), csv.as_bytes())?;
+        write_atomically(&self.folder.join("metrics.parquet"), &self.parquet()?)?;
+        let mut csv = "epoch,step,knn\n".to_owned();
+        for Look { epoch, step, knn } in &self.looks {
+            let _ = writeln!(csv, "{epoch},{step},{knn}");
+        }
+        write_atomically(&self.folder.join("monitor.csv"), csv.as_bytes())?;
+        Ok(())
+    }
+
+    fn parquet(&self) -> Result<Vec<u8>> {
+        let columns = COLUMNS.iter().enumerate().map(|(i, name)| {
+            let values: ArrayRef =
+                Arc::new(Float64Array::from_iter_values(self.rows.iter().map(|row| row[i])));
+            (*name, values)
+        });
+        let batch = RecordBatch::try_from_iter(columns)?;
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None)?;
+        writer.write(&batch)?;
+        Ok(writer.into_inner()?)
+    }
+
+    /// The epoch of `last` in one line.
+    pub(super) fn epoch_line(&self, last: &StepReport) -> String {
+        let rows: Vec<&Row> = self.rows.iter().filter(|row| row[1] as usize == last.epoch).collect();
+        let mean = |column: usize| rows.iter().map(|row| row[column]).sum::<f64>() / rows.len().max(1) as f64;
+        format!(
+            "loss {:.4} · entropy {:.3} · KL {:.3} · information {:.3} · rank {:.1} · lr {:.2e} · {:.1} images/s",
+            mean(2),
+            mean(3),
+            mean(4),
+            mean(6),
+            mean(8),
+            last.lr,
+            mean(15)
+        )
+    }
+
+    /// Mean loss of the first and of the last steps.
+    pub(super) fn ends(&self) -> (f64, f64) {
+        let mean = |rows: &[Row]| rows.iter().map(|row| row[2]).sum::<f64>() / rows.len().max(1) as f64;
+        let n = self.rows.len().min(ENDS);
+        (mean(&self.rows[..n]), mean(&self.rows[self.rows.len() - n..]))
+    }
+
+    /// The first and the last look.
+    pub(super) fn looks(&self) -> (Option<f64>, Option<f64>) {
+        (self.looks.first().map(|look| look.knn), self.looks.last().map(|look| look.knn))
+    }
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// The lines of a table after its head; none if there is no file.
+fn read(path: &Path) -> Result<Vec<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(text.lines().skip(1).map(str::to_owned).collect()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn parse(line: &str) -> Result<Row> {
+    let numbers: Result<Vec<f64>, _> = line.split(',').map(str::parse).collect();
+    let row = numbers.ok().and_then(|numbers| Row::try_from(numbers).ok());
+    row.ok_or_else(|| {
+        integrity(format!("metrics.csv: cannot read the row \"{line}\"; delete the file to go on without"))
+    })
+}
+
+fn parse_look(line: &str) -> Result<Look> {
+    let mut parts = line.split(',');
+    let look = (|| {
+        Some(Look {
+            epoch: parts.next()?.parse().ok()?,
+            step: parts.next()?.parse().ok()?,
+            knn: parts.next()?.parse().ok()?,
+        })
+    })();
+    look.ok_or_else(|| {
+        integrity(format!("monitor.csv: cannot read the row \"{line}\"; delete the file to go on without"))
+    })
+}

@@ -1,0 +1,258 @@
+//! A pretraining run in a folder: images in, checkpoints, metrics and a backbone out.
+//!
+//! ```text
+//! config.toml                 the resolved configuration
+//! state.safetensors           where the run stands; it resumes from here to the same bits
+//! metrics.csv, .parquet       a row per step
+//! monitor.csv                 a row per look at the labelled set
+//! events.out.tfevents.…       the same for TensorBoard
+//! checkpoint.pth              the original's layout, of the last state; checkpointNNNN.pth of every so many epochs
+//! backbone.safetensors        the teacher's backbone with its provenance: what `extract --backbone` takes
+//! ```
+//!
+//! Steps are a function of the state and of seeded streams, so stopping anywhere costs at most the steps since the last
+//! state, which an interrupt writes first.
+
+mod export;
+mod metrics;
+mod monitor;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use dataset::Dataset;
+use pretrain::{Dino, Images, RunIdentity, StepReport, Tiles, Watch, load_state, save_state};
+use serde::Serialize;
+
+use crate::Context;
+use crate::exit::{Status, usage};
+use crate::pretrain_config::PretrainConfig;
+use crate::progress::duration;
+use metrics::Metrics;
+use monitor::{Look, Monitor};
+
+/// The state's file.
+const STATE: &str = "state.safetensors";
+
+/// What a finished run has to say.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Finished {
+    pub(crate) out: PathBuf,
+    pub(crate) seed: u64,
+    pub(crate) images: usize,
+    pub(crate) steps: usize,
+    pub(crate) parameters: usize,
+    /// `ln K`: the loss of uniform outputs.
+    pub(crate) ln_k: f64,
+    /// Mean loss of the first and of the last steps (up to 50).
+    pub(crate) loss_first: f64,
+    pub(crate) loss_last: f64,
+    /// k-NN accuracy of patch features before and after.
+    pub(crate) knn_before: Option<f64>,
+    pub(crate) knn_after: Option<f64>,
+    pub(crate) backbone: PathBuf,
+    pub(crate) skipped: usize,
+    pub(crate) seconds: f64,
+}
+
+/// Trains, or goes on training, in `out`.
+///
+/// # Errors
+/// Usage errors for a configuration that cannot be, integrity errors for a folder of another run, and an interruption,
+/// after the state was written.
+pub(crate) fn run(config: &PretrainConfig, out: &Path, context: &Context) -> Result<(Finished, Status)> {
+    let started = Instant::now();
+    let dataset = open(config)?;
+    let progress = context.reporter.start("decode", dataset.len() as u64, "pictures");
+    let tiles = Tiles { grid: config.data.tiles, size: config.data.tile_size };
+    let memory = config.data.memory_mib << 20;
+    let (images, problems) = Images::load(&*dataset, tiles, memory, || {
+        progress.tick(1);
+        context.interrupt.check()
+    })?;
+    drop(progress);
+    let problems: Vec<_> = dataset.problems().iter().cloned().chain(problems).collect();
+    for problem in &problems {
+        context.reporter.warn(format!("skipped {}: {}", problem.id, problem.reason));
+    }
+    let dino = Dino::new(config.dino(), images.len())?;
+    let identity = RunIdentity { config: config.dino(), data: images.fingerprint(), images: images.len() };
+    let mut run = Run::open(config, out, dino, identity, context)?;
+    run.train(&images)?;
+    let finished = run.finish(&images, problems.len(), started.elapsed().as_secs_f64())?;
+    Ok((finished, if problems.is_empty() { Status::Done } else { Status::Skipped }))
+}
+
+fn open(config: &PretrainConfig) -> Result<Box<dyn Dataset>> {
+    let split = config.data.split.parse().map_err(|e: dataset::Error| usage(e.to_string()))?;
+    let parts = config
+        .data
+        .datasets
+        .iter()
+        .map(|spec| dataset::open(spec, split).with_context(|| format!("data set {spec}")));
+    let mut parts = parts.collect::<Result<Vec<_>>>()?;
+    if parts.len() == 1 {
+        return Ok(parts.remove(0));
+    }
+    Ok(Box::new(dataset::concat(parts)?))
+}
+
+/// A run in its folder.
+struct Run<'a> {
+    config: &'a PretrainConfig,
+    out: &'a Path,
+    dino: Dino,
+    identity: RunIdentity,
+    metrics: Metrics,
+    monitor: Option<Monitor>,
+    context: &'a Context,
+}
+
+impl<'a> Run<'a> {
+    /// Opens the folder: resumes what is there, or starts.
+    fn open(
+        config: &'a PretrainConfig,
+        out: &'a Path,
+        mut dino: Dino,
+        identity: RunIdentity,
+        context: &'a Context,
+    ) -> Result<Self> {
+        std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
+        let state = out.join(STATE);
+        if state.exists() {
+            load_state(&state, &mut dino, &identity)?;
+            let step = dino.state.step;
+            context.reporter.say(format!(
+                "resumed at step {step} of {} from {}",
+                dino.steps(),
+                state.display()
+            ));
+        } else {
+            crate::records::write_atomically(&out.join("config.toml"), config.to_toml()?.as_bytes())?;
+        }
+        let metrics = Metrics::open(out, dino.state.step)?;
+        let monitor = config.monitor.as_ref().map(|monitor| Monitor::open(monitor, context)).transpose()?;
+        Ok(Self { config, out, dino, identity, metrics, monitor, context })
+    }
+
+    fn train(&mut self, images: &Images<'_>) -> Result<()> {
+        let (steps, per_epoch) = (self.dino.steps(), self.dino.steps_per_epoch());
+        let (seed, batch) = (self.config.train.seed, self.config.train.batch_size);
+        self.announce(images);
+        if self.dino.state.step == 0 {
+            self.look(0)?;
+        }
+        let crops = self.config.views.multi_crop();
+        let warm = per_epoch * self.config.optimizer.warmup_epochs.max(1);
+        let mut watch = Watch::default();
+        let progress =
+            self.context.reporter.start("train", ((steps - self.dino.state.step) * batch) as u64, "images");
+        while self.dino.state.step < steps {
+            if let Err(stop) = self.context.interrupt.check() {
+                self.save()?;
+                return Err(stop);
+            }
+            let started = Instant::now();
+            let step = self.dino.state.step;
+            let epoch = step / per_epoch;
+            let order = images.order(seed, epoch);
+            let first = step % per_epoch * batch;
+            let views = images.views(&order[first..first + batch], &crops, seed, epoch)?;
+            let report = match self.dino.step(&views) {
+                Ok(report) => report,
+                Err(error) => {
+                    self.metrics.write()?;
+                    return Err(error.into());
+                }
+            };
+            self.metrics.push(&report, batch as f64 / started.elapsed().as_secs_f64())?;
+            progress.tick(batch as u64);
+            if let Some(collapse) = watch.observe(&report.signs, self.config.head.out_dim, step >= warm) {
+                self.context.reporter.warn(format!("step {}: {collapse}", step + 1));
+            }
+            if self.dino.state.step.is_multiple_of(per_epoch) {
+                self.end_of_epoch(&report)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn announce(&self, images: &Images<'_>) {
+        let (dino, config) = (&self.dino, self.config);
+        self.context.reporter.say(format!(
+            "{}: {} parameters, {} images, {} epochs of {} steps of {} images ({} at a time), ln K = {:.3}",
+            config.name,
+            dino.layout().len(),
+            images.len(),
+            config.train.epochs,
+            dino.steps_per_epoch(),
+            config.train.batch_size,
+            dino.config().micro_batch(),
+            (config.head.out_dim as f64).ln()
+        ));
+    }
+
+    fn end_of_epoch(&mut self, last: &StepReport) -> Result<()> {
+        let done = last.epoch + 1;
+        let (save, epochs) = (&self.config.save, self.config.train.epochs);
+        let line = self.metrics.epoch_line(last);
+        self.context.reporter.say(format!("epoch {done}/{epochs}: {line}"));
+        let keeps = save.keep_every_epochs > 0 && done.is_multiple_of(save.keep_every_epochs);
+        if self.monitor.as_ref().is_some_and(|monitor| done.is_multiple_of(monitor.every_epochs))
+            || done == epochs
+        {
+            self.look(done)?;
+        }
+        if keeps {
+            export::official(&self.out.join(format!("checkpoint{done:04}.pth")), &self.dino, self.config)?;
+        }
+        if done.is_multiple_of(save.every_epochs) || keeps || done == epochs {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// Everything that resuming needs, and the files for others.
+    fn save(&mut self) -> Result<()> {
+        self.metrics.write()?;
+        export::official(&self.out.join("checkpoint.pth"), &self.dino, self.config)?;
+        save_state(&self.out.join(STATE), &self.dino, &self.identity)?;
+        Ok(())
+    }
+
+    /// Scores the teacher's features on the labelled set.
+    fn look(&mut self, epoch: usize) -> Result<()> {
+        let Some(monitor) = &self.monitor else { return Ok(()) };
+        let accuracy = monitor.accuracy(&self.dino, self.context)?;
+        let look = Look { epoch, step: self.dino.state.step, knn: accuracy };
+        self.metrics.looked(&look)?;
+        self.context
+            .reporter
+            .say(format!("k-NN accuracy of patches after {epoch} epochs: {:.2} %", 100.0 * accuracy));
+        Ok(())
+    }
+
+    fn finish(self, images: &Images<'_>, skipped: usize, seconds: f64) -> Result<Finished> {
+        let backbone = self.out.join("backbone.safetensors");
+        export::backbone(&backbone, &self.dino, self.config, &self.identity)?;
+        let (loss_first, loss_last) = self.metrics.ends();
+        let (knn_before, knn_after) = self.metrics.looks();
+        self.context.reporter.say(format!("{} in {}", self.out.display(), duration(seconds)));
+        Ok(Finished {
+            out: self.out.to_owned(),
+            seed: self.config.train.seed,
+            images: images.len(),
+            steps: self.dino.steps(),
+            parameters: self.dino.layout().len(),
+            ln_k: (self.config.head.out_dim as f64).ln(),
+            loss_first,
+            loss_last,
+            knn_before,
+            knn_after,
+            backbone,
+            skipped,
+            seconds,
+        })
+    }
+}
