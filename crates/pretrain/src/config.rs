@@ -100,7 +100,7 @@ impl BackboneConfig {
             return invalid("backbone.num_heads", reason);
         }
         vit.grid = self.table_size / vit.patch_size;
-        if vit.grid == 0 || self.table_size % vit.patch_size != 0 {
+        if vit.grid == 0 || !self.table_size.is_multiple_of(vit.patch_size) {
             let reason = format!("{} is not a multiple of patches of {}", self.table_size, vit.patch_size);
             return invalid("backbone.table_size", reason);
         }

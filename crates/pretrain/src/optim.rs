@@ -164,7 +164,7 @@ fn lars(p: &mut [f32], g: &[f32], velocity: &mut [f32], lr: f32, weight_decay: f
     let mut trust = 1.0;
     if adapt {
         let length = norm(p);
-        let update = p.iter().zip(&*g).map(|(&p, &g)| f64::from(decayed(p, g)).powi(2)).sum::<f64>().sqrt();
+        let update = p.iter().zip(g).map(|(&p, &g)| f64::from(decayed(p, g)).powi(2)).sum::<f64>().sqrt();
         if length > 0.0 && update > 0.0 {
             trust = (1e-3 * length / update) as f32;
         }
