@@ -128,7 +128,10 @@ fn with_scratch<R>(n: usize, f: impl FnOnce(&mut [f32], &mut [f32]) -> R) -> R {
 /// If the shapes do not fit.
 pub fn attention(qkv: &[f32], shape: AttentionShape, out: &mut [f32]) {
     let (n, d) = (shape.tokens, shape.dim());
-    assert!(qkv.len() == 3 * out.len() && out.len().is_multiple_of(n * d), "attention over images of {n} x {d}");
+    assert!(
+        qkv.len() == 3 * out.len() && out.len().is_multiple_of(n * d),
+        "attention over images of {n} x {d}"
+    );
     out.par_chunks_mut(n * d).zip(qkv.par_chunks(3 * n * d)).for_each(|(out, qkv)| {
         with_scratch(n, |weights, _| {
             for head in 0..shape.heads {
@@ -199,13 +202,15 @@ mod tests {
         let d = heads * head_dim;
         let mut out = vec![0.0; n * d];
         for head in 0..heads {
-            let at = |token: usize, part: usize, i: usize| qkv[token * 3 * d + part * d + head * head_dim + i];
+            let at =
+                |token: usize, part: usize, i: usize| qkv[token * 3 * d + part * d + head * head_dim + i];
             for query in 0..n {
                 let score = |key: usize| (0..head_dim).map(|i| at(query, 0, i) * at(key, 1, i)).sum::<f64>();
                 let e: Vec<f64> = (0..n).map(|key| (score(key) / (head_dim as f64).sqrt()).exp()).collect();
                 let total: f64 = e.iter().sum();
                 for i in 0..head_dim {
-                    out[query * d + head * head_dim + i] = (0..n).map(|key| e[key] / total * at(key, 2, i)).sum();
+                    out[query * d + head * head_dim + i] =
+                        (0..n).map(|key| e[key] / total * at(key, 2, i)).sum();
                 }
             }
         }
@@ -233,7 +238,8 @@ mod tests {
         let mut dqkv = vec![f32::NAN; n * 3 * d];
         attention_backward(&dout, &qkv, SHAPE, &mut dqkv);
         let exact: Vec<f64> = qkv.iter().map(|&x| f64::from(x)).collect();
-        let loss = |qkv: &[f64]| by_definition(qkv).iter().zip(&dout).map(|(y, &w)| y * f64::from(w)).sum::<f64>();
+        let loss =
+            |qkv: &[f64]| by_definition(qkv).iter().zip(&dout).map(|(y, &w)| y * f64::from(w)).sum::<f64>();
         for i in 0..qkv.len() {
             let at = |h: f64| {
                 let mut moved = exact.clone();

@@ -48,7 +48,10 @@ fn weights(q: &[f32], kv: &[f32], shape: AttentionShape, head: usize, weights: &
 /// If the shapes do not fit.
 pub fn cls_attention(queries: &[f32], kv: &[f32], shape: AttentionShape, out: &mut [f32]) {
     let (n, d, hd) = (shape.tokens, shape.dim(), shape.head_dim);
-    assert!(queries.len() == out.len() && kv.len() == 2 * n * out.len(), "class attention over images of {n} x {d}");
+    assert!(
+        queries.len() == out.len() && kv.len() == 2 * n * out.len(),
+        "class attention over images of {n} x {d}"
+    );
     out.par_chunks_mut(d).zip(queries.par_chunks(d)).zip(kv.par_chunks(2 * n * d)).for_each_init(
         || vec![0.0; n],
         |p, ((out, q), kv)| {
@@ -81,7 +84,10 @@ pub fn cls_attention_backward(
     dkv: &mut [f32],
 ) {
     let (n, d, hd) = (shape.tokens, shape.dim(), shape.head_dim);
-    assert!(dqueries.len() == dout.len() && dkv.len() == kv.len(), "class attention over images of {n} x {d}");
+    assert!(
+        dqueries.len() == dout.len() && dkv.len() == kv.len(),
+        "class attention over images of {n} x {d}"
+    );
     assert!(queries.len() == dout.len() && kv.len() == 2 * n * dout.len(), "class attention over {n} x {d}");
     let inputs = dout.par_chunks(d).zip(queries.par_chunks(d)).zip(kv.par_chunks(2 * n * d));
     dqueries.par_chunks_mut(d).zip(dkv.par_chunks_mut(2 * n * d)).zip(inputs).for_each_init(

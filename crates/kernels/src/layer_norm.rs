@@ -37,7 +37,10 @@ fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
 /// If the shapes do not fit.
 pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32], stats: &mut [NormStats]) {
     let d = weight.len();
-    assert!(x.len() == y.len() && x.len() == stats.len() * d && bias.len() == d, "layer norm over rows of {d}");
+    assert!(
+        x.len() == y.len() && x.len() == stats.len() * d && bias.len() == d,
+        "layer norm over rows of {d}"
+    );
     let rows = rows_per_task(d);
     let tasks = y.par_chunks_mut(rows * d).zip(x.par_chunks(rows * d)).zip(stats.par_chunks_mut(rows));
     tasks.for_each(|((y, x), stats)| {
@@ -72,7 +75,10 @@ pub fn layer_norm_backward(
     dx: &mut [f32],
 ) {
     let d = weight.len();
-    assert!(dy.len() == x.len() && dx.len() == x.len() && x.len() == stats.len() * d, "layer norm over rows of {d}");
+    assert!(
+        dy.len() == x.len() && dx.len() == x.len() && x.len() == stats.len() * d,
+        "layer norm over rows of {d}"
+    );
     add_column_sums(dy, dbias);
     add_sums(
         dweight,

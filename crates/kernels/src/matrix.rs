@@ -108,9 +108,15 @@ pub fn gemm(out: MatrixMut<'_>, keep: f32, scale: f32, a: Matrix<'_>, b: Matrix<
     let inside = |len: usize, rows: usize, columns: usize, row_stride: usize, column_stride: usize| {
         rows == 0 || columns == 0 || (rows - 1) * row_stride + (columns - 1) * column_stride < len
     };
-    assert!(inside(out.data.len(), out.rows, out.columns, out.row_stride, 1), "the product lies in its slice");
+    assert!(
+        inside(out.data.len(), out.rows, out.columns, out.row_stride, 1),
+        "the product lies in its slice"
+    );
     for m in [&a, &b] {
-        assert!(inside(m.data.len(), m.rows, m.columns, m.row_stride, m.column_stride), "factors lie in theirs");
+        assert!(
+            inside(m.data.len(), m.rows, m.columns, m.row_stride, m.column_stride),
+            "factors lie in theirs"
+        );
     }
     let parallelism = match threads {
         Threads::One => Parallelism::None,

@@ -74,6 +74,8 @@ mod tests {
     fn every_row_is_visited_once_with_its_number() {
         let mut data = vec![0.0; 1003 * 50];
         for_each_row(&mut data, 50, |row, numbers| numbers.iter_mut().for_each(|x| *x += row as f32));
-        assert!(data.chunks_exact(50).enumerate().all(|(row, numbers)| numbers.iter().all(|&x| x == row as f32)));
+        assert!(
+            data.chunks_exact(50).enumerate().all(|(row, numbers)| numbers.iter().all(|&x| x == row as f32))
+        );
     }
 }

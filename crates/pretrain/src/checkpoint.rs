@@ -6,7 +6,7 @@
 //! beside the old one, flushed and renamed, so that at any moment one of the two is whole; its checksum is checked on
 //! reading.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -182,7 +182,7 @@ pub fn save_backbone(
     layout: &Layout,
     values: &[f32],
     half: bool,
-    provenance: HashMap<String, String>,
+    provenance: BTreeMap<String, String>,
 ) -> Result<()> {
     let tensors = layout.tensors().iter().filter_map(|tensor| {
         let name = tensor.name.strip_prefix(crate::network::BACKBONE)?;
@@ -199,9 +199,19 @@ pub fn save_backbone(
     let views =
         tensors.iter().map(|(name, shape, bytes)| Ok((name, TensorView::new(dtype, shape.clone(), bytes)?)));
     let views: std::result::Result<Vec<_>, safetensors::SafeTensorError> = views.collect();
-    let file = safetensors::serialize(views.map_err(|e| damaged(path, e))?, Some(provenance))
-        .map_err(|e| damaged(path, e))?;
-    write_atomically(path, &file)
+    let file = safetensors::serialize(views.map_err(|e| damaged(path, e))?, None).map_err(|e| damaged(path, e))?;
+    write_atomically(path, &with_metadata(&file, provenance).ok_or_else(|| damaged(path, "no safetensors header"))?)
+}
+
+/// The file with metadata in its header, in the order of their names: the library's own order changes from run to run.
+fn with_metadata(file: &[u8], metadata: BTreeMap<String, String>) -> Option<Vec<u8>> {
+    let (length, rest) = file.split_first_chunk::<8>()?;
+    let (header, data) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let mut header: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(header).ok()?;
+    header.insert("__metadata__".into(), serde_json::to_value(metadata).ok()?);
+    let mut header = serde_json::to_vec(&header).ok()?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Some([&(header.len() as u64).to_le_bytes(), header.as_slice(), data].concat())
 }
 
 /// Writes a file beside its place, flushes it to the disk and moves it there.

@@ -1,6 +1,6 @@
 //! What leaves a run: the original's checkpoint, and the backbone alone with its provenance.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
@@ -173,7 +173,7 @@ pub(super) fn backbone(path: &Path, dino: &Dino, config: &PretrainConfig, run: &
         ("data_sha256", run.data.clone()),
         ("config", config.to_toml()?),
     ];
-    let provenance: HashMap<String, String> =
+    let provenance: BTreeMap<String, String> =
         provenance.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     Ok(save_backbone(path, dino.layout(), &dino.state.teacher, false, provenance)?)
 }

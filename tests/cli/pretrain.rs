@@ -1,0 +1,204 @@
+//! `featlab pretrain dino`: a folder of pictures in, a backbone that `extract` takes out, and nothing lost on the way.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::fixture::{Scratch, expect, featlab};
+
+/// A run of seconds: d 24, patches of 8, 3 epochs of 12 steps.
+const TINY: &str = r#"
+name = "tiny"
+[data]
+datasets = ["scenes:train=12,val=1,size=40,seed=3"]
+split = "train"
+tiles = 2
+tile_size = 0.6
+[monitor]
+dataset = "scenes:train=4,val=4,size=48"
+res = 48
+k = 5
+[save]
+keep_every_epochs = 2
+[backbone]
+arch = "vit_micro_patch8"
+embed_dim = 24
+depth = 2
+table_size = 48
+[head]
+out_dim = 32
+hidden_dim = 32
+bottleneck_dim = 16
+[views]
+global_size = 24
+local_size = 16
+locals = 2
+[optimizer]
+warmup_epochs = 1
+[train]
+epochs = 3
+batch_size = 4
+"#;
+
+fn pretrain(scratch: &Scratch, out: &Path) -> Command {
+    let file = scratch.path("tiny.toml");
+    std::fs::write(&file, TINY).unwrap();
+    let mut command = featlab();
+    command.args(["pretrain", "dino"]).arg(file).arg("--out").arg(out);
+    command
+}
+
+fn bytes(folder: &Path, name: &str) -> Vec<u8> {
+    std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// The table without its last column, which is a speed.
+fn losses(folder: &Path) -> Vec<String> {
+    let text = String::from_utf8(bytes(folder, "metrics.csv")).unwrap();
+    text.lines().map(|line| line.rsplit_once(',').unwrap().0.to_owned()).collect()
+}
+
+#[test]
+fn a_run_leaves_what_it_promises_and_is_not_done_twice() {
+    let scratch = Scratch::new();
+    let out = scratch.path("run");
+    let (stdout, _) = expect(pretrain(&scratch, &out).arg("--json"), 0);
+    let result: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((result["steps"].as_u64(), result["images"].as_u64()), (Some(36), Some(48)));
+    assert!(result["knn_before"].is_f64() && result["knn_after"].is_f64(), "{result}");
+    assert_eq!(losses(&out).len(), 37);
+    for name in ["config.toml", "checkpoint.pth", "checkpoint0002.pth", "metrics.parquet", "monitor.csv"] {
+        assert!(out.join(name).is_file(), "{name}");
+    }
+    let state = bytes(&out, "state.safetensors");
+    let (_, stderr) = expect(&mut pretrain(&scratch, &out), 0);
+    assert!(stderr.contains("resumed at step 36 of 36"), "{stderr}");
+    assert_eq!(bytes(&out, "state.safetensors"), state);
+
+    // Both forms of the teacher are backbones, and the same one.
+    let caches = ["backbone.safetensors", "checkpoint.pth"].map(|name| {
+        let cache = scratch.path(&format!("features-{name}"));
+        let mut command = featlab();
+        command.args([
+            "extract",
+            "--dataset",
+            "scenes:train=2,val=1,size=48",
+            "--res",
+            "48",
+            "--num-heads",
+            "3",
+        ]);
+        command.arg("--backbone").arg(out.join(name)).arg("--out").arg(&cache);
+        expect(&mut command, 0);
+        crate::fixture::shards(&cache)
+    });
+    assert!(!caches[0].is_empty());
+    assert_eq!(caches[0].len(), caches[1].len());
+}
+
+#[test]
+fn an_interrupted_run_goes_on_to_the_same_bits() {
+    let scratch = Scratch::new();
+    let whole = scratch.path("whole");
+    expect(&mut pretrain(&scratch, &whole), 0);
+    for (name, code) in [("INT", Some(130)), ("TERM", Some(143)), ("KILL", None)] {
+        let out = scratch.path(name);
+        let mut command = pretrain(&scratch, &out);
+        command.env("RAYON_NUM_THREADS", "1").stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        // The first state is there after the first epoch; the signal falls somewhere behind it.
+        while !out.join("state.safetensors").exists() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let kill = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
+        let status = child.wait().unwrap();
+        if kill.unwrap().success() && !status.success() {
+            assert_eq!(status.code(), code, "{name}");
+        }
+        expect(&mut pretrain(&scratch, &out), 0);
+        for file in ["state.safetensors", "backbone.safetensors", "checkpoint.pth"] {
+            assert!(bytes(&out, file) == bytes(&whole, file), "{name}: {file} differs");
+        }
+        assert_eq!(losses(&out), losses(&whole), "{name}");
+    }
+}
+
+#[test]
+fn folders_of_pictures_are_taken_and_bad_pictures_named() {
+    let scratch = Scratch::new();
+    let root = scratch.camvid(12, 0);
+    let images = root.join("images/train");
+    std::fs::write(images.join("zz-broken.jpg"), b"no picture").unwrap();
+    let out = scratch.path("run");
+    let mut command = pretrain(&scratch, &out);
+    command.args(["--data", &format!("folder:{}", images.display()), "--set", "train.epochs=1"]);
+    let (stdout, stderr) = expect(&mut command, 3);
+    assert!(stderr.contains("zz-broken.jpg") && stdout.contains("48 images"), "{stdout} {stderr}");
+}
+
+#[test]
+fn several_seeds_are_several_runs() {
+    let scratch = Scratch::new();
+    let out = scratch.path("run");
+    let (stdout, _) = expect(pretrain(&scratch, &out).args(["--seeds", "0,1", "--set", "train.epochs=1"]), 0);
+    assert!(stdout.contains("seed 0:") && stdout.contains("seed 1:"), "{stdout}");
+    assert_ne!(
+        bytes(&out.join("seed-0"), "backbone.safetensors"),
+        bytes(&out.join("seed-1"), "backbone.safetensors")
+    );
+}
+
+#[test]
+fn what_cannot_be_is_said_in_one_line() {
+    let scratch = Scratch::new();
+    let out = scratch.path("run");
+    expect(pretrain(&scratch, &out).args(["--set", "train.epochs=1"]), 0);
+    let cases: [(&[&str], i32, &str); 7] = [
+        (&["--set", "train.epochs=2"], 4, "train.epochs was 1, and is 2 now"),
+        (&["--set", "train.epoch=2"], 2, "epoch"),
+        (&["--set", "train.batch_size=49", "--set", "train.epochs=1"], 2, "more than the 48 images"),
+        (&["--set", "views.global_size=20"], 2, "multiple of the patch size 8"),
+        (&["--set", "backbone.arch=resnet50"], 2, "unknown architecture"),
+        (&["--data", "folder:/nonexistent"], 2, "/nonexistent"),
+        (&["--set", "monitor.dataset=nonsense", "--set", "train.epochs=1"], 2, "nonsense"),
+    ];
+    for (arguments, code, words) in cases {
+        let (_, stderr) = expect(pretrain(&scratch, &out).args(arguments), code);
+        assert!(stderr.contains(words), "{arguments:?}: {stderr}");
+        assert_eq!(stderr.lines().filter(|line| line.starts_with("error:")).count(), 1, "{stderr}");
+    }
+    // A damaged state is refused, and --overwrite starts again.
+    let state = out.join("state.safetensors");
+    let mut damaged = std::fs::read(&state).unwrap();
+    let middle = damaged.len() - 100;
+    damaged[middle] ^= 1;
+    std::fs::write(&state, damaged).unwrap();
+    let (_, stderr) = expect(pretrain(&scratch, &out).args(["--set", "train.epochs=1"]), 4);
+    assert!(stderr.contains("damaged"), "{stderr}");
+    expect(pretrain(&scratch, &out).args(["--set", "train.epochs=1", "--overwrite"]), 0);
+    // A folder of something else is left alone.
+    let other = scratch.path("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("thesis.tex"), "x").unwrap();
+    let (_, stderr) = expect(pretrain(&scratch, &other).arg("--overwrite"), 2);
+    assert!(stderr.contains("not empty") && other.join("thesis.tex").exists(), "{stderr}");
+}
+
+#[test]
+fn without_centring_or_sharpening_the_collapse_is_named() {
+    let scratch = Scratch::new();
+    let settings =
+        ["train.epochs=35", "optimizer.warmup_epochs=0", "optimizer.lr=0.05", "save.every_epochs=100"];
+    for (name, own, words) in [
+        ("uniform", ["teacher.temp=1.0", "teacher.warmup_temp=1.0"], "collapse to uniform outputs"),
+        ("one", ["loss.center_momentum=1.0", "teacher.momentum=0.9"], "collapse to one dimension"),
+    ] {
+        let mut command = pretrain(&scratch, &scratch.path(name));
+        for setting in settings.iter().chain(&own) {
+            command.args(["--set", setting]);
+        }
+        let (_, stderr) = expect(&mut command, 0);
+        assert!(stderr.contains(words), "{name}: {stderr}");
+    }
+}
