@@ -30,9 +30,13 @@ const COLOURS: [(&str, [u8; 3]); 3] =
     [("blue", [10, 20, 200]), ("green", [20, 200, 10]), ("red", [200, 10, 20])];
 
 fn classify(data: &Path, out: &Path) -> Command {
+    classify_with(data, out, &["--res", "32", "--k", "1,3"])
+}
+
+fn classify_with(data: &Path, out: &Path, options: &[&str]) -> Command {
     let mut command = featlab();
-    command.arg("classify").arg("--data").arg(data).args(["--backbone", BACKBONE, "--res", "32"]);
-    command.args(["--epochs", "5", "--batch-size", "4", "--lr", "1", "--k", "1,3"]).arg("--out").arg(out);
+    command.arg("classify").arg("--data").arg(data).args(["--backbone", BACKBONE]).args(options);
+    command.args(["--epochs", "5", "--batch-size", "4", "--lr", "1"]).arg("--out").arg(out);
     command
 }
 
@@ -92,8 +96,8 @@ fn the_same_numbers_on_one_thread_with_pooled_tokens() {
 fn too_many_neighbours_are_all_that_there_are() {
     let scratch = Scratch::new();
     let (data, out) = (class_folder(&scratch, &COLOURS, 2, 1), scratch.path("out"));
-    let (stdout, stderr) =
-        expect(classify(&data, &out).args(["--probe", "knn", "--k", "5,20,200", "--json"]), 0);
+    let options = ["--res", "32", "--probe", "knn", "--k", "5,20,200", "--json"];
+    let (stdout, stderr) = expect(&mut classify_with(&data, &out, &options), 0);
     let ks: Vec<_> = rows(&stdout).iter().map(|row| row["k"].as_u64().unwrap()).collect();
     assert_eq!(ks, [5, 6]);
     assert!(stderr.contains("warning: --k 200: there are only 6 training images"), "{stderr}");
@@ -143,9 +147,9 @@ fn bad_folders_and_options_are_usage_errors() {
     refused(&mut classify(&flat, &out), &["flat"]);
     let data = class_folder(&scratch, &COLOURS, 1, 1);
     refused(classify(&data, &out).args(["--probe", "svm"]), &["svm", "knn", "linear"]);
-    refused(classify(&data, &out).args(["--res", "33"]), &["33", "32", "40"]);
+    refused(&mut classify_with(&data, &out, &["--res", "33"]), &["33", "32", "40"]);
     refused(classify(&data, &out).args(["--n-last-blocks", "99"]), &["99"]);
     refused(classify(&data, &out).args(["--temperature", "0"]), &["--temperature"]);
-    refused(classify(&data, &out).args(["--k", "0"]), &["--k"]);
+    refused(&mut classify_with(&data, &out, &["--res", "32", "--k", "0"]), &["--k"]);
     assert!(!out.exists());
 }

@@ -199,8 +199,12 @@ pub fn save_backbone(
     let views =
         tensors.iter().map(|(name, shape, bytes)| Ok((name, TensorView::new(dtype, shape.clone(), bytes)?)));
     let views: std::result::Result<Vec<_>, safetensors::SafeTensorError> = views.collect();
-    let file = safetensors::serialize(views.map_err(|e| damaged(path, e))?, None).map_err(|e| damaged(path, e))?;
-    write_atomically(path, &with_metadata(&file, provenance).ok_or_else(|| damaged(path, "no safetensors header"))?)
+    let file =
+        safetensors::serialize(views.map_err(|e| damaged(path, e))?, None).map_err(|e| damaged(path, e))?;
+    write_atomically(
+        path,
+        &with_metadata(&file, provenance).ok_or_else(|| damaged(path, "no safetensors header"))?,
+    )
 }
 
 /// The file with metadata in its header, in the order of their names: the library's own order changes from run to run.
