@@ -82,6 +82,9 @@ pub(crate) struct FeaturesConfig {
     /// Attention heads, where the checkpoint does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_heads: Option<usize>,
+    /// Other backbones whose full features are probed as well, to stand beside this one's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub compare: Vec<String>,
     /// Network input of the training split, pixels (STEGO: 224).
     #[serde(default = "train_res")]
     pub train_res: usize,

@@ -32,6 +32,8 @@ pub(crate) struct Sweep {
     val: Box<dyn Dataset>,
     backbone: Loaded,
     device: candle_core::Device,
+    /// The same without reductions, of each backbone to compare with.
+    others: Vec<Self>,
 }
 
 /// What `--dry-run` prints.
@@ -70,7 +72,40 @@ impl Sweep {
         let options = LoadOptions { num_heads: config.features.num_heads, device: device.clone() };
         let backbone = backbone::load(&config.features.backbone, &options)
             .with_context(|| format!("backbone {}", config.features.backbone))?;
-        Ok(Self { config, out, train, val, backbone, device })
+        let others = config.features.compare.iter().map(|name| {
+            let mut other = config.clone();
+            (other.features.backbone, other.features.compare) = (name.clone(), Vec::new());
+            other.reduce.methods = vec!["none".into()];
+            Self::open(other, out.clone()).context("features.compare")
+        });
+        let others = others.collect::<Result<_>>()?;
+        Ok(Self { config, out, train, val, backbone, device, others })
+    }
+
+    /// The runs of a backbone that stands beside another one: features, then probes, what is missing of them.
+    fn runs(&self, records: &Records, context: &Context) -> Result<Vec<RunRecord>> {
+        let (train_job, val_job) = (self.job(&*self.train, true)?, self.job(&*self.val, false)?);
+        let bench = self.bench(&train_job, &val_job);
+        let cells = self.cells(bench.full_dim)?;
+        let (train, _) = self.extract(&train_job, context)?;
+        let (val, _) = self.extract(&val_job, context)?;
+        let pending = bench.pending(&cells, records)?;
+        if !pending.is_empty() {
+            let what = |split: &str| format!("{split} features of {}", self.backbone.name);
+            let features = (
+                Features::load(train.clone(), &what("training"), context)?,
+                Features::load(val, &what("validation"), context)?,
+            );
+            let reducers = Reducers { sweep: self, cache: &train, context };
+            bench.run(
+                &pending,
+                (&features.0, &features.1),
+                |id| reducers.get(id, &mut None),
+                records,
+                context,
+            )?;
+        }
+        cells.iter().map(|cell| finished(&bench, cell, records)).collect()
     }
 
     fn job<'a>(&'a self, dataset: &'a dyn Dataset, train: bool) -> Result<extract::Job<'a>> {
@@ -188,6 +223,16 @@ impl Sweep {
 
     /// What is there and what would be computed.
     pub(crate) fn plan(&self) -> Result<Plan> {
+        let mut plan = self.own_plan()?;
+        for other in &self.others {
+            let Plan { caches, cells } = other.plan()?;
+            plan.caches.extend(caches);
+            plan.cells.extend(cells);
+        }
+        Ok(plan)
+    }
+
+    fn own_plan(&self) -> Result<Plan> {
         let (train, val) = (self.job(&*self.train, true)?, self.job(&*self.val, false)?);
         let bench = self.bench(&train, &val);
         let records = Records::new(&self.out);
@@ -240,7 +285,8 @@ impl Sweep {
             )?;
             features = Some(loaded.1);
         }
-        let runs = cells.iter().map(|cell| finished(&bench, cell, &records)).collect::<Result<Vec<_>>>()?;
+        let mut runs =
+            cells.iter().map(|cell| finished(&bench, cell, &records)).collect::<Result<Vec<_>>>()?;
         let gallery = gallery::Job {
             out: &self.out,
             records: &records,
@@ -252,6 +298,9 @@ impl Sweep {
             pca: reducers.pca()?,
         };
         let gallery = gallery.run(features, &val, context)?;
+        for other in &self.others {
+            runs.extend(other.runs(&records, context)?);
+        }
         let study = self.study(&bench, runs, gallery, (&train, &val), &reducers, config_toml)?;
         let report = publish(&study, &self.out)?;
 

@@ -26,7 +26,7 @@ pub struct Signs {
     pub top_share: f64,
     /// `‖c‖₂`.
     pub center_norm: f64,
-    /// Effective rank of the teacher's class tokens in this batch; see [`effective_rank`].
+    /// Effective rank of what the teacher's head reads in this batch: `(Σ λ)² / Σ λ²` over the eigenvalues of its covariance.
     pub feature_rank: f64,
 }
 

@@ -1,6 +1,6 @@
 //! From runs to rows: mean and standard deviation over the seeds of one setting.
 //!
-//! A setting is (method, dim, probe, CRF or not). The standard deviation is the sample's (`n - 1` below the line) and
+//! A setting is (backbone, method, dim, probe, CRF or not). The standard deviation is the sample's (`n - 1` below the line) and
 //! there is none for one seed. A row's interval is the mean of its seeds' bootstrap intervals: it says what another
 //! sample of images could have given, where the standard deviation says what another seed could have given.
 //! Baseline rows come first, then methods and probes in plan order, dimensions ascending.
@@ -15,6 +15,10 @@ pub(super) const BASELINE: &str = "none";
 /// One setting, aggregated over its seeds. Scores are fractions in `[0, 1]`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct SummaryRow {
+    /// Backbone as the user named it.
+    pub(crate) backbone: String,
+    /// Whether that is another backbone than the study's, beside which it stands for comparison.
+    pub(crate) compared: bool,
     /// `none`, `pca`, `rp`, `rp-sparse`.
     pub(crate) method: String,
     /// Dimensions `k` that the probe saw.
@@ -42,11 +46,13 @@ pub(crate) struct SummaryRow {
 }
 
 impl SummaryRow {
-    fn of(runs: &[&RunRecord]) -> Self {
+    fn of(runs: &[&RunRecord], study: &Study) -> Self {
         let first = runs[0];
         let column = |value: fn(&RunRecord) -> f64| runs.iter().map(|run| value(run)).collect::<Vec<_>>();
         let (mious, accuracies) = (column(|r| r.miou), column(|r| r.accuracy));
         Self {
+            backbone: first.backbone.clone(),
+            compared: is_compared(first, study),
             method: first.method.clone(),
             dim: first.dim,
             probe: first.probe.clone(),
@@ -64,26 +70,40 @@ impl SummaryRow {
 
     /// Whether a run belongs to this row.
     pub(super) fn covers(&self, run: &RunRecord) -> bool {
-        setting(run) == (&self.method, self.dim, &self.probe, self.crf)
+        setting(run) == (&self.backbone, &self.method, self.dim, &self.probe, self.crf)
     }
 
-    /// The method as a reader sees it: `pca`, or `pca + crf` where a CRF came after.
+    /// The method as a reader sees it: `pca`, `pca + crf` where a CRF came after, and for the features of another backbone
+    /// its name.
     pub(super) fn label(&self) -> String {
-        if self.crf { format!("{} + crf", self.method) } else { self.method.clone() }
+        let method = if self.compared { &self.backbone } else { &self.method };
+        if self.crf { format!("{method} + crf") } else { method.clone() }
+    }
+
+    /// Whether these are the study's own features as they are.
+    pub(super) fn is_baseline(&self) -> bool {
+        self.method == BASELINE && !self.compared
     }
 }
 
 /// One row per setting, averaged over seeds.
 pub(crate) fn summary(study: &Study) -> Vec<SummaryRow> {
     let mut settings = distinct(study.runs.iter().map(setting));
-    let methods = distinct(settings.iter().map(|s| (s.0.as_str(), s.3)));
-    let probes = distinct(settings.iter().map(|s| s.2.as_str()));
-    settings.sort_by_key(|&(method, dim, probe, crf)| {
+    let backbones = distinct(settings.iter().map(|s| s.0.as_str()));
+    let methods = distinct(settings.iter().map(|s| (s.1.as_str(), s.4)));
+    let probes = distinct(settings.iter().map(|s| s.3.as_str()));
+    settings.sort_by_key(|&(backbone, method, dim, probe, crf)| {
         let place = methods.iter().position(|&m| m == (method.as_str(), crf));
-        (method != BASELINE, place, dim, probes.iter().position(|&p| p == probe))
+        let backbone = backbones.iter().position(|&b| b == backbone);
+        (method != BASELINE, backbone, place, dim, probes.iter().position(|&p| p == probe))
     });
     let runs_of = |s| study.runs.iter().filter(|run| setting(run) == s).collect::<Vec<_>>();
-    settings.into_iter().map(|s| SummaryRow::of(&runs_of(s))).collect()
+    settings.into_iter().map(|s| SummaryRow::of(&runs_of(s), study)).collect()
+}
+
+/// Whether a run is of another backbone than the study's, which is that of its first run.
+fn is_compared(run: &RunRecord, study: &Study) -> bool {
+    study.runs.first().is_some_and(|first| first.backbone != run.backbone)
 }
 
 /// The rows laid out as readers want them: one line per (method, dim), one cell per probe.
@@ -117,7 +137,7 @@ impl Grid {
         let lines = lines.map(|(label, dim)| {
             let mine = |row: &&SummaryRow| row.dim == dim && row.label() == label;
             let cell = |probe: &String| rows.iter().filter(mine).find(|row| row.probe == *probe).cloned();
-            let baseline = rows.iter().filter(mine).any(|row| row.method == BASELINE);
+            let baseline = rows.iter().filter(mine).any(SummaryRow::is_baseline);
             Line { cells: probes.iter().map(cell).collect(), label, dim, baseline }
         });
         Self { lines: lines.collect(), probes }
@@ -155,8 +175,8 @@ pub(super) fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
     seen
 }
 
-fn setting(run: &RunRecord) -> (&String, usize, &String, bool) {
-    (&run.method, run.dim, &run.probe, run.crf)
+fn setting(run: &RunRecord) -> (&String, &String, usize, &String, bool) {
+    (&run.backbone, &run.method, run.dim, &run.probe, run.crf)
 }
 
 fn mean(values: &[f64]) -> f64 {

@@ -83,8 +83,8 @@ impl Score {
 }
 
 fn scores(study: &Study, score: &Score) -> Chart {
-    let (baseline, reduced): (Vec<_>, Vec<_>) =
-        summary(study).into_iter().partition(|row| row.method == BASELINE);
+    let (baseline, reduced): (Vec<_>, Vec<_>) = summary(study).into_iter().partition(SummaryRow::is_baseline);
+    let reduced: Vec<_> = reduced.into_iter().filter(|row| !row.compared).collect(); // they stand in the table
     let legend = with_styles(distinct(reduced.iter().map(SummaryRow::label)));
     let bars = (score.bars)(reduced.iter().any(|row| row.seeds > 1)).filter(|_| !reduced.is_empty());
     let panel = |probe: String| {
