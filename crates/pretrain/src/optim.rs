@@ -3,7 +3,8 @@
 //! Clipping is per tensor. A frozen tensor's step is skipped altogether: it neither moves nor decays, and its moments and its
 //! count of steps stay, so that Adam's bias correction is right after it thaws.
 
-use kernels::{for_each_row, simd};
+use kernels::simd;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::params::{Layout, TensorSpec};
@@ -133,7 +134,6 @@ impl AdamStep {
 
 /// `p ← p (1 - lr wd) - lr m̂ / (√v̂ + ε)`.
 fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], step: AdamStep) {
-    use rayon::prelude::*;
     let state = m.par_chunks_mut(TASK).zip(v.par_chunks_mut(TASK)).zip(g.par_chunks(TASK));
     p.par_chunks_mut(TASK).zip(state).for_each(|(p, ((m, v), g))| {
         simd(
@@ -185,7 +185,7 @@ pub fn clip_gradients(layout: &Layout, grads: &mut [f32], clip: f64) -> Vec<f64>
         let factor = clip / (length + 1e-6);
         if clip > 0.0 && factor < 1.0 {
             let factor = factor as f32;
-            for_each_row(grad, 1, |_, g| g[0] *= factor);
+            grad.par_chunks_mut(TASK).for_each(|part| part.iter_mut().for_each(|g| *g *= factor));
         }
         length
     };
@@ -194,14 +194,12 @@ pub fn clip_gradients(layout: &Layout, grads: &mut [f32], clip: f64) -> Vec<f64>
 
 /// `‖v‖₂`, the same for any number of threads.
 fn norm(v: &[f32]) -> f64 {
-    use rayon::prelude::*;
     let part = |part: &[f32]| part.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
     v.par_chunks(TASK).map(part).collect::<Vec<f64>>().iter().sum::<f64>().sqrt()
 }
 
 /// The teacher follows the student: `θ_t ← m θ_t + (1 - m) θ_s`.
 pub fn ema(teacher: &mut [f32], student: &[f32], momentum: f64) {
-    use rayon::prelude::*;
     let (keep, take) = (momentum as f32, (1.0 - momentum) as f32);
     teacher.par_chunks_mut(TASK).zip(student.par_chunks(TASK)).for_each(|(teacher, student)| {
         simd(
