@@ -14,7 +14,9 @@ use candle_core::{Device, IndexOp as _, Tensor};
 use dataset::{Dataset, Sample, Transform};
 use image::{ImageFormat, RgbImage};
 use ndarray::{Array2, Array3, Axis, s};
-use segment::{heat_map, highlight, masked, mass_mask, overlay, overlay_heads, stretch};
+use segment::{
+    enlarge, head_colours, heat_map, highlight, masked, mass_mask, overlay, overlay_heads, stretch,
+};
 
 use crate::Context;
 use crate::exit::usage;
@@ -42,6 +44,29 @@ pub(crate) struct Job<'a> {
     pub(crate) overwrite: bool,
 }
 
+/// A picture of one image; `at` is the place of the head among those that are drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Picture {
+    Input,
+    Heat { at: usize, head: usize },
+    Overlay { at: usize, head: usize },
+    Mask { at: usize, head: usize, mass: f32 },
+    AllHeads { mass: f32 },
+}
+
+impl Picture {
+    /// Its file, with the names of the original where it has one.
+    fn file(&self) -> String {
+        match self {
+            Self::Input => "img.png".to_owned(),
+            Self::Heat { head, .. } => format!("attn-head{head}.png"),
+            Self::Overlay { head, .. } => format!("overlay-head{head}.png"),
+            Self::Mask { head, mass, .. } => format!("mask_th{mass}_head{head}.png"),
+            Self::AllHeads { .. } => "overlay-heads.png".to_owned(),
+        }
+    }
+}
+
 /// What a run did, in pictures (of one image) or frames.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Drawn {
@@ -67,57 +92,46 @@ impl Job<'_> {
     /// # Errors
     /// If the image does not fit the backbone, or a picture cannot be written.
     pub(crate) fn image(&self, sample: &Sample, context: &Context) -> Result<Drawn> {
-        let mut drawn = Drawn::default();
-        let missing = |name: &String| self.overwrite || !self.out.join(name).exists();
-        let todo: Vec<String> = self.names().into_iter().filter(missing).collect();
-        drawn.kept = self.names().len() - todo.len();
+        let all = self.pictures();
+        let place = |picture: &Picture| self.out.join(picture.file());
+        let todo: Vec<_> = all.iter().filter(|picture| self.overwrite || !place(picture).exists()).collect();
+        let mut drawn = Drawn { kept: all.len() - todo.len(), ..Drawn::default() };
         if todo.is_empty() {
             return Ok(drawn);
         }
         let seen = self.see(sample)?;
-        for name in todo {
+        for picture in todo {
             context.interrupt.check()?;
-            write_atomically(&self.out.join(&name), &png(self.draw(&name, &seen)?)?)?;
+            write_atomically(&place(picture), &png(self.draw(picture, &seen)?)?)?;
             drawn.written += 1;
         }
         Ok(drawn)
     }
 
-    /// The file names of one image's pictures.
-    fn names(&self) -> Vec<String> {
-        let mut names = vec!["img.png".to_owned()];
-        for head in &self.heads {
-            names.push(format!("attn-head{head}.png"));
-            names.push(format!("overlay-head{head}.png"));
-            names.extend(self.threshold.map(|mass| format!("mask_th{mass}_head{head}.png")));
+    /// What is drawn of one image.
+    fn pictures(&self) -> Vec<Picture> {
+        let mut pictures = vec![Picture::Input];
+        for (at, &head) in self.heads.iter().enumerate() {
+            pictures.extend([Picture::Heat { at, head }, Picture::Overlay { at, head }]);
+            pictures.extend(self.threshold.map(|mass| Picture::Mask { at, head, mass }));
         }
-        names.push("overlay-heads.png".to_owned());
-        names
+        pictures.push(Picture::AllHeads { mass: self.threshold.unwrap_or(USUAL_MASS) });
+        pictures
     }
 
-    /// One of the pictures of [`Job::names`].
-    fn draw(&self, name: &str, seen: &Seen) -> Result<Array3<u8>> {
-        let patch = self.patch();
-        let picture = seen.picture.view();
-        if name == "img.png" {
-            return Ok(seen.picture.clone());
-        }
-        let digits =
-            name.trim_end_matches(".png").rsplit_once("head").map(|(_, digits)| digits.parse::<usize>());
-        let Some(Ok(head)) = digits else {
-            let mass = self.threshold.unwrap_or(USUAL_MASS);
-            return Ok(overlay_heads(picture, seen.attention.view(), patch, mass, ALPHA)?);
-        };
-        let at = self.heads.iter().position(|&drawn| drawn == head).context("only drawn heads have names")?;
-        let weights = seen.attention.index_axis(Axis(0), at);
-        Ok(match (name.starts_with("mask"), self.threshold) {
-            (true, Some(mass)) => {
-                let mask = segment::enlarge(mass_mask(weights, mass)?.view(), patch);
-                let colour = segment::head_colours(self.heads.len()).colour(at as u8).unwrap_or([255, 0, 0]);
-                highlight(picture, mask.view(), colour, ALPHA)?
+    fn draw(&self, picture: &Picture, seen: &Seen) -> Result<Array3<u8>> {
+        let (patch, input) = (self.patch(), seen.picture.view());
+        let weights = |at| seen.attention.index_axis(Axis(0), at);
+        Ok(match *picture {
+            Picture::Input => seen.picture.clone(),
+            Picture::Heat { at, .. } => heat_map(weights(at), patch),
+            Picture::Overlay { at, .. } => overlay(input, heat_map(weights(at), patch).view(), ALPHA)?,
+            Picture::Mask { at, mass, .. } => {
+                let mask = enlarge(mass_mask(weights(at), mass)?.view(), patch);
+                let colour = u8::try_from(at).ok().and_then(|at| head_colours(self.heads.len()).colour(at));
+                highlight(input, mask.view(), colour.context("at most 256 heads")?, ALPHA)?
             }
-            _ if name.starts_with("overlay") => overlay(picture, heat_map(weights, patch).view(), ALPHA)?,
-            _ => heat_map(weights, patch),
+            Picture::AllHeads { mass } => overlay_heads(input, seen.attention.view(), patch, mass, ALPHA)?,
         })
     }
 
