@@ -3,7 +3,8 @@
 //! A record is its length (u64), the masked CRC-32C of the length, the data, and the masked CRC-32C of the data, all
 //! little-endian (TFRecord). The data is an `Event` message: `wall_time = 1`, `step = 2`, `file_version = 3`, `summary = 5`; a summary
 //! holds `value = 1` with `tag = 1` and `simple_value = 2` (f32). That is all of it that is used, so the few bytes are
-//! written here.
+//! written here: of the libraries, tensorboard-rs was last released in 2022 (and brings an image decoder), tboard in
+//! January 2024.
 
 use std::fs::File;
 use std::io::Write;

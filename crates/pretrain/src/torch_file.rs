@@ -47,9 +47,11 @@ const ALIGNMENT: u16 = 64;
 /// Writes a checkpoint, replacing an older file in one step.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be written; the older one is then still there.
+/// [`Error::Io`] if the file cannot be written, or a tensor has not as many numbers as its shape says; the older file is
+/// then still there.
 pub fn write_torch(path: &Path, value: &TorchValue<'_>) -> Result<()> {
     let io = |source| Error::Io { path: path.into(), source };
+    check(value).map_err(io)?;
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".tmp");
     let beside = path.with_file_name(name);
@@ -58,6 +60,23 @@ pub fn write_torch(path: &Path, value: &TorchValue<'_>) -> Result<()> {
         let _ = std::fs::remove_file(&beside); // the error that matters is the first one
     }
     written.map_err(io)
+}
+
+/// # Errors
+/// If a tensor has not as many numbers as its shape says: PyTorch would open the file and fail, or read a part.
+fn check(value: &TorchValue<'_>) -> std::io::Result<()> {
+    match value {
+        TorchValue::Tensor { shape, data } if shape.iter().product::<usize>() != data.len() => {
+            let reason = format!("a tensor of shape {shape:?} cannot have {} numbers", data.len());
+            Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, reason))
+        }
+        TorchValue::List(items) => items.iter().try_for_each(check),
+        TorchValue::Dict(items) => {
+            items.iter().try_for_each(|(key, item)| check(key).and_then(|()| check(item)))
+        }
+        TorchValue::OrderedDict(items) => items.iter().try_for_each(|(_, item)| check(item)),
+        _ => Ok(()),
+    }
 }
 
 fn write_archive(path: &Path, value: &TorchValue<'_>) -> std::io::Result<()> {
@@ -227,6 +246,69 @@ mod tests {
         entry.read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes, 7.5_f32.to_le_bytes());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2); // nothing is left beside them
+    }
+
+    #[test]
+    fn a_tensor_is_a_call_on_its_storage() {
+        let mut pickle = Pickle::default();
+        pickle.value(&TorchValue::Tensor { shape: vec![2, 0], data: &[] });
+        let text = |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+        let (zero, two) = (b"J\0\0\0\0", b"J\x02\0\0\0");
+        let expected = [
+            b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((",
+            &text("storage")[..],
+            b"ctorch\nFloatStorage\n",
+            &text("0"),
+            &text("cpu"),
+            zero,
+            b"tQ",
+            zero,
+            &[b"(", &two[..], zero, b"t"].concat(),
+            &[b"(", &zero[..], b"J\x01\0\0\0t"].concat(),
+            b"\x89ccollections\nOrderedDict\n)RtR",
+        ];
+        assert_eq!(pickle.code, expected.concat());
+    }
+
+    #[test]
+    fn our_own_reader_finds_the_teachers_backbone() {
+        let config = backbone::VitConfig {
+            embed_dim: 12,
+            depth: 2,
+            num_heads: 3,
+            mlp_dim: 48,
+            patch_size: 4,
+            grid: 3,
+            qkv_bias: true,
+            layer_norm_eps: 1e-6,
+        };
+        let head = crate::HeadConfig { out_dim: 8, hidden_dim: 6, bottleneck_dim: 4, ..Default::default() };
+        let layout = crate::Network::new(&config, crate::Readout::Class, &head).layout;
+        let values: Vec<f32> = (0..layout.len()).map(|i| (i as f32).sin()).collect();
+        let tensors = layout.tensors().iter().map(|tensor| {
+            let data = tensor.slot.of(&values);
+            (tensor.name.clone(), TorchValue::Tensor { shape: tensor.shape.clone(), data })
+        });
+        let teacher = TorchValue::OrderedDict(tensors.collect());
+        let args = TorchValue::Dict(vec![(TorchValue::Text("num_heads".into()), TorchValue::Int(3))]);
+        let text = |text: &str| TorchValue::Text(text.into());
+        let value = TorchValue::Dict(vec![(text("teacher"), teacher), (text("args"), args)]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint.pth");
+        write_torch(&path, &value).unwrap();
+        let loaded = backbone::load(path.to_str().unwrap(), &backbone::LoadOptions::default()).unwrap();
+        let spec = loaded.backbone.spec();
+        assert_eq!((spec.embed_dim, spec.depth, spec.num_heads, spec.patch_size), (12, 2, 3, 4));
+    }
+
+    #[test]
+    fn a_tensor_of_another_length_than_its_shape_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.pth");
+        let value = TorchValue::List(vec![TorchValue::Tensor { shape: vec![2, 2], data: &[0.0; 3] }]);
+        let error = write_torch(&path, &value).unwrap_err().to_string();
+        assert!(error.contains("[2, 2]") && error.contains("3 numbers"), "{error}");
+        assert!(!path.exists());
     }
 
     #[test]
