@@ -139,7 +139,9 @@ def check_layout(checkpoint):
     check(type(checkpoint["epoch"]) is int and checkpoint["epoch"] >= 0, "epoch is a whole number")
     check(type(args) is dict, "args is a plain dict")
     check(all(key.startswith(("module.backbone.", "module.head.")) for key in student), "names of the student")
-    check(all(key.startswith(("backbone.", "head.")) for key in teacher), "names of the teacher")
+    wrapper = "module." if args["use_bn_in_head"] else ""  # the original wraps networks with batch norm
+    check(all(key.startswith((f"{wrapper}backbone.", f"{wrapper}head.")) for key in teacher), "names of the teacher")
+    teacher = {key.removeprefix(wrapper): value for key, value in teacher.items()}
     check([key.removeprefix("module.") for key in student] == list(teacher), "student and teacher have one order")
     for key, value in teacher.items():
         other = student[f"module.{key}"]
@@ -235,7 +237,8 @@ def main():
 
     checkpoint = torch.load(options.checkpoint, map_location="cpu", weights_only=True)
     check_layout(checkpoint)
-    args, teacher = checkpoint["args"], checkpoint["teacher"]
+    args = checkpoint["args"]
+    teacher = {key.removeprefix("module."): value for key, value in checkpoint["teacher"].items()}
     student = {key.removeprefix("module."): value for key, value in checkpoint["student"].items()}
     network = Network(args)
     network.load_state_dict(student, strict=True)

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::dim::Dim;
@@ -281,8 +282,7 @@ impl SweepConfig {
     /// # Errors
     /// A usage error that names the file and the offending key.
     pub(crate) fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| usage(format!("cannot read sweep file {}: {e}", path.display())))?;
+        let text = read(path, "sweep file")?;
         Self::parse(&text, overrides).with_context(|| format!("sweep file {}", path.display()))
     }
 
@@ -291,12 +291,7 @@ impl SweepConfig {
     /// # Errors
     /// A usage error that names the offending key.
     pub(crate) fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let mut table: toml::Table =
-            text.parse().map_err(|e: toml::de::Error| usage(one_line(&e.to_string())))?;
-        for item in overrides {
-            set(&mut table, item)?;
-        }
-        let config: Self = table.try_into().map_err(|e: toml::de::Error| usage(one_line(&e.to_string())))?;
+        let config: Self = parse(text, overrides)?;
         config.check()?;
         Ok(config)
     }
@@ -348,8 +343,23 @@ fn known(key: &str, words: &[String], allowed: &[&str]) -> Result<()> {
     }
 }
 
+/// The text of a configuration file.
+pub(crate) fn read(path: &Path, what: &str) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| usage(format!("cannot read {what} {}: {e}", path.display())))
+}
+
+/// A configuration from TOML, with overrides of the form `key.path=value`; mistakes are usage errors that name the key.
+pub(crate) fn parse<T: DeserializeOwned>(text: &str, overrides: &[String]) -> Result<T> {
+    let mut table: toml::Table =
+        text.parse().map_err(|e: toml::de::Error| usage(one_line(&e.to_string())))?;
+    for item in overrides {
+        set(&mut table, item)?;
+    }
+    table.try_into().map_err(|e: toml::de::Error| usage(one_line(&e.to_string())))
+}
+
 /// Sets `a.b.c=value` in a table. The value is read as TOML; what is not TOML is a plain string.
-pub(crate) fn set(table: &mut toml::Table, item: &str) -> Result<()> {
+fn set(table: &mut toml::Table, item: &str) -> Result<()> {
     let (path, value) =
         item.split_once('=').ok_or_else(|| usage(format!("--set takes key=value, got \"{item}\"")))?;
     let value = format!("v = {value}")
@@ -372,7 +382,7 @@ pub(crate) fn set(table: &mut toml::Table, item: &str) -> Result<()> {
 }
 
 /// toml's errors span lines (position, excerpt, reason); ours are one line.
-pub(crate) fn one_line(message: &str) -> String {
+fn one_line(message: &str) -> String {
     let lines: Vec<&str> =
         message.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('|')).collect();
     lines.iter().filter(|l| !l.contains(" | ")).copied().collect::<Vec<_>>().join(": ")

@@ -12,7 +12,7 @@ use pretrain::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::config::{one_line, set};
+use crate::config;
 use crate::exit::usage;
 
 /// The whole file.
@@ -150,8 +150,7 @@ impl PretrainConfig {
     /// # Errors
     /// A usage error that names file and key.
     pub(crate) fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| usage(format!("cannot read pretraining file {}: {e}", path.display())))?;
+        let text = config::read(path, "pretraining file")?;
         Self::parse(&text, overrides).with_context(|| format!("pretraining file {}", path.display()))
     }
 
@@ -160,12 +159,7 @@ impl PretrainConfig {
     /// # Errors
     /// A usage error that names the key.
     pub(crate) fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let mut table: toml::Table =
-            text.parse().map_err(|e: toml::de::Error| usage(one_line(&e.to_string())))?;
-        for item in overrides {
-            set(&mut table, item)?;
-        }
-        let config: Self = table.try_into().map_err(|e: toml::de::Error| usage(one_line(&e.to_string())))?;
+        let config: Self = config::parse(text, overrides)?;
         config.check()?;
         Ok(config)
     }

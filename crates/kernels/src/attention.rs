@@ -9,10 +9,8 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use crate::dispatch::simd;
-use crate::exp::exp;
+use crate::lanes::{softmax, softmax_backward};
 use crate::matrix::{Matrix, MatrixMut, Threads, gemm};
-
-const LANES: usize = 16;
 
 thread_local! {
     /// Scores and their gradients, kept from one image to the next.
@@ -60,51 +58,6 @@ impl AttentionShape {
             || weights.chunks_exact_mut(n).for_each(softmax),
         );
     }
-}
-
-/// A row's softmax, in place.
-#[inline(always)]
-pub(crate) fn softmax(row: &mut [f32]) {
-    let mut tops = [f32::NEG_INFINITY; LANES];
-    let chunks = row.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (top, &x) in tops.iter_mut().zip(chunk) {
-            *top = if x > *top { x } else { *top };
-        }
-    }
-    let top = tops.iter().chain(rest).fold(f32::NEG_INFINITY, |top, &x| if x > top { x } else { top });
-    let mut sums = [0.0; LANES];
-    let mut chunks = row.chunks_exact_mut(LANES);
-    for chunk in &mut chunks {
-        for (sum, x) in sums.iter_mut().zip(chunk) {
-            *x = exp(*x - top);
-            *sum += *x;
-        }
-    }
-    for (sum, x) in sums.iter_mut().zip(chunks.into_remainder()) {
-        *x = exp(*x - top);
-        *sum += *x;
-    }
-    let scale = 1.0 / sums.iter().sum::<f32>();
-    row.iter_mut().for_each(|x| *x *= scale);
-}
-
-/// Turns the gradient of softmax weights into that of the scores: `ds = p (dp - Σ p dp)`, a row at a time.
-#[inline(always)]
-pub(crate) fn softmax_backward(p: &[f32], dp: &mut [f32]) {
-    let mut sums = [0.0; LANES];
-    let whole = p.len() - p.len() % LANES;
-    for (p, dp) in p[..whole].chunks_exact(LANES).zip(dp[..whole].chunks_exact(LANES)) {
-        for lane in 0..LANES {
-            sums[lane] = p[lane].mul_add(dp[lane], sums[lane]);
-        }
-    }
-    for i in whole..p.len() {
-        sums[i - whole] = p[i].mul_add(dp[i], sums[i - whole]);
-    }
-    let mean = sums.iter().sum::<f32>();
-    dp.iter_mut().zip(p).for_each(|(dp, p)| *dp = p * (*dp - mean));
 }
 
 /// Calls `f` with two `[n, n]` buffers of this thread.

@@ -4,25 +4,9 @@
 
 use rayon::prelude::*;
 
-use crate::attention::{AttentionShape, softmax, softmax_backward};
+use crate::attention::AttentionShape;
 use crate::dispatch::simd;
-
-const LANES: usize = 16;
-
-#[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let whole = a.len() - a.len() % LANES;
-    for (a, b) in a[..whole].chunks_exact(LANES).zip(b[..whole].chunks_exact(LANES)) {
-        for lane in 0..LANES {
-            lanes[lane] = a[lane].mul_add(b[lane], lanes[lane]);
-        }
-    }
-    for i in whole..a.len() {
-        lanes[i - whole] = a[i].mul_add(b[i], lanes[i - whole]);
-    }
-    lanes.iter().sum()
-}
+use crate::lanes::{dot, softmax, softmax_backward};
 
 /// `to += scale · from`.
 #[inline(always)]

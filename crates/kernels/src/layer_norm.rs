@@ -6,9 +6,8 @@
 use rayon::prelude::*;
 
 use crate::dispatch::simd;
+use crate::lanes::LANES;
 use crate::rows::{add_column_sums, add_sums, rows_per_task};
-
-const LANES: usize = 16;
 
 /// What the backward pass needs of every row: `[mean, 1 / √(var + ε)]`.
 pub type NormStats = [f32; 2];

@@ -242,22 +242,9 @@ fn direction_backward(z: &[f32], unit: &[f32], d: &mut [f32]) {
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 16;
     simd(
         #[inline(always)]
-        || {
-            let mut lanes = [0.0_f32; LANES];
-            let whole = a.len() - a.len() % LANES;
-            for (a, b) in a[..whole].chunks_exact(LANES).zip(b[..whole].chunks_exact(LANES)) {
-                for lane in 0..LANES {
-                    lanes[lane] = a[lane].mul_add(b[lane], lanes[lane]);
-                }
-            }
-            for i in whole..a.len() {
-                lanes[i - whole] = a[i].mul_add(b[i], lanes[i - whole]);
-            }
-            lanes.iter().sum()
-        },
+        || kernels::dot(a, b),
     )
 }
 

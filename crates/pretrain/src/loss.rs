@@ -6,11 +6,9 @@
 //!
 //! The gradient is written over the student's logits; no `[rows, K]` matrix besides the two is needed.
 
-use kernels::{add_column_sums, exp, for_each_row, simd};
+use kernels::{LANES, add_column_sums, exp, for_each_row, max, simd, softmax};
 
 use crate::buffer::sized;
-
-const LANES: usize = 16;
 
 /// The running mean of the teacher's logits.
 #[derive(Debug, Clone, PartialEq)]
@@ -159,36 +157,4 @@ fn row_loss(s: &mut [f32], (p, wp): (&[f32], f32), (q, wq): (&[f32], f32), inver
         s[i] = s[i].mul_add(soft, -wp.mul_add(p[i], wq * q[i]) * hard);
     }
     n * sum.ln() - along
-}
-
-#[inline(always)]
-fn max(row: &[f32]) -> f32 {
-    let mut tops = [f32::NEG_INFINITY; LANES];
-    let chunks = row.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (top, &x) in tops.iter_mut().zip(chunk) {
-            *top = if x > *top { x } else { *top };
-        }
-    }
-    tops.iter().chain(rest).fold(f32::NEG_INFINITY, |top, &x| if x > top { x } else { top })
-}
-
-#[inline(always)]
-fn softmax(row: &mut [f32]) {
-    let top = max(row);
-    let mut sums = [0.0_f32; LANES];
-    let mut chunks = row.chunks_exact_mut(LANES);
-    for chunk in &mut chunks {
-        for (sum, x) in sums.iter_mut().zip(chunk) {
-            *x = exp(*x - top);
-            *sum += *x;
-        }
-    }
-    for (sum, x) in sums.iter_mut().zip(chunks.into_remainder()) {
-        *x = exp(*x - top);
-        *sum += *x;
-    }
-    let scale = 1.0 / sums.iter().sum::<f32>();
-    row.iter_mut().for_each(|x| *x *= scale);
 }

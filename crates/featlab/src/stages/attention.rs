@@ -5,14 +5,12 @@
 //! scaled up again. Frames are computed one by one, in the order of their names, and each is a file of its own: a run
 //! that was stopped goes on where it was.
 
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use backbone::Loaded;
 use candle_core::{Device, IndexOp as _, Tensor};
 use dataset::{Dataset, Sample, Transform};
-use image::{ImageFormat, RgbImage};
 use ndarray::{Array2, Array3, Axis, s};
 use segment::{
     enlarge, head_colours, heat_map, highlight, masked, mass_mask, overlay, overlay_heads, stretch,
@@ -21,6 +19,7 @@ use segment::{
 use crate::Context;
 use crate::exit::usage;
 use crate::records::write_atomically;
+use crate::stages::gallery::png;
 
 /// Opacity of what is laid over the image.
 const ALPHA: f32 = 0.5;
@@ -234,16 +233,6 @@ pub(crate) fn parse_heads(words: &[String], heads: usize) -> Result<Vec<usize>> 
         }
     }
     Ok(chosen)
-}
-
-/// A picture `[h, w, 3]` as the bytes of a PNG file.
-fn png(pixels: Array3<u8>) -> Result<Vec<u8>> {
-    let (h, w, _) = pixels.dim();
-    let raw = pixels.as_standard_layout().into_owned().into_raw_vec_and_offset().0;
-    let picture = RgbImage::from_raw(w as u32, h as u32, raw).context("a picture has 3 bytes a pixel")?;
-    let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, ImageFormat::Png)?;
-    Ok(bytes.into_inner())
 }
 
 #[cfg(test)]

@@ -147,7 +147,8 @@ impl PcaRgb {
     }
 }
 
-fn png(pixels: Array3<u8>) -> Result<Vec<u8>> {
+/// A picture `[h, w, 3]` as the bytes of a PNG file.
+pub(super) fn png(pixels: Array3<u8>) -> Result<Vec<u8>> {
     let (h, w, _) = pixels.dim();
     let raw = pixels.as_standard_layout().into_owned().into_raw_vec_and_offset().0;
     let picture = RgbImage::from_raw(w as u32, h as u32, raw).context("a picture has 3 bytes a pixel")?;

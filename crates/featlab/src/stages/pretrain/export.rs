@@ -11,7 +11,7 @@ use pretrain::{
 use crate::pretrain_config::PretrainConfig;
 
 /// Writes the layout of DINO's training checkpoints: `student` (names with `module.`, as its data-parallel wrapper leaves
-/// them), `teacher`, `optimizer`, `epoch` (the next one), `args`, `dino_loss`.
+/// them), `teacher` (so too with batch norm), `optimizer`, `epoch` (the next one), `args`, `dino_loss`.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -20,9 +20,11 @@ pub(super) fn official(path: &Path, dino: &Dino, config: &PretrainConfig) -> Res
     let counts: Vec<f32> = state.optimizer.steps().iter().map(|&steps| steps as f32).collect();
     let center = TorchValue::Tensor { shape: vec![1, state.center.values.len()], data: &state.center.values };
     let text = |text: &str| TorchValue::Text(text.to_owned());
+    // The original wraps its teacher too if there is batch norm to synchronise.
+    let wrapper = if config.head.use_bn { "module." } else { "" };
     let entries = vec![
         (text("student"), state_dict(dino, "module.", &state.student, &state.student_buffers)),
-        (text("teacher"), state_dict(dino, "", &state.teacher, &state.teacher_buffers)),
+        (text("teacher"), state_dict(dino, wrapper, &state.teacher, &state.teacher_buffers)),
         (text("optimizer"), optimizer(dino, &counts)),
         (text("epoch"), TorchValue::Int((state.step / dino.steps_per_epoch()) as i64)),
         (text("args"), args(dino, config)),
@@ -100,7 +102,13 @@ fn group<'a>(dino: &Dino, exempt: bool, members: Vec<TorchValue<'a>>) -> TorchVa
             ("amsgrad", TorchValue::Bool(false)),
             ("maximize", TorchValue::Bool(false)),
         ],
-        OptimizerKind::Sgd | OptimizerKind::Lars => vec![("momentum", TorchValue::Float(0.9))],
+        OptimizerKind::Sgd => vec![
+            ("momentum", TorchValue::Float(0.9)),
+            ("dampening", TorchValue::Int(0)),
+            ("nesterov", TorchValue::Bool(false)),
+            ("maximize", TorchValue::Bool(false)),
+        ],
+        OptimizerKind::Lars => vec![("momentum", TorchValue::Float(0.9))],
     });
     entries.push(("params", TorchValue::List(members)));
     TorchValue::Dict(
