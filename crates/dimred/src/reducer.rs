@@ -4,13 +4,14 @@
 //! string metadata: `format` = `featlab-reducer`, `version`, `method`, `scaler`, `seed`, `n_rows`, `total_variance`, and the
 //! caller's provenance under `from.…`; `sha256` covers the tensors. What is saved and loaded again projects to the same bits.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ndarray::{Array1, Array2};
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::Dtype;
 use sha2::{Digest, Sha256};
+use tensorfile::Tensor;
 
 use crate::affine::Affine;
 use crate::pca::Pca;
@@ -98,13 +99,13 @@ impl Reducer {
     /// # Errors
     /// [`Error::Format`] if the serialiser refuses.
     pub fn to_bytes(&self, provenance: &BTreeMap<String, String>) -> Result<Vec<u8>> {
-        let mut meta: HashMap<String, String> =
+        let mut meta: BTreeMap<String, String> =
             provenance.iter().map(|(k, v)| (format!("from.{k}"), v.clone())).collect();
         let mut note = |key: &str, value: String| meta.insert(key.to_owned(), value);
         note("format", FORMAT.into());
         note("version", VERSION.into());
         note("method", self.method().into());
-        let tensors: Vec<(&str, Vec<usize>, Vec<u8>)> = match self {
+        let tensors: Vec<Tensor> = match self {
             Self::Identity(identity) => vec![vector("mean", &Array1::zeros(identity.dim))],
             Self::Pca(pca) => {
                 note("scaler", pca.scaler.to_string());
@@ -123,12 +124,9 @@ impl Reducer {
                 vec![vector("mean", &rp.mean), vector("scale", &rp.scale), matrix("matrix", &rp.matrix)]
             }
         };
-        let views: Vec<_> = (tensors.iter())
-            .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F64, shape.clone(), bytes)?)))
-            .collect::<Result<_, safetensors::SafeTensorError>>()
-            .map_err(format_error)?;
-        // The serialiser keeps metadata in a hash map, whose order differs from run to run: ours is sorted afterwards.
-        sealed(&safetensors::serialize(views, Some(meta)).map_err(format_error)?)
+        let unsealed = tensorfile::to_bytes(&tensors, &meta).map_err(format_error)?;
+        meta.insert("sha256".into(), checksum(tensorfile::split(&unsealed).map_err(format_error)?.1));
+        tensorfile::to_bytes(&tensors, &meta).map_err(format_error)
     }
 
     /// A reducer from a file's bytes.
@@ -144,7 +142,7 @@ impl Reducer {
         if get("format")? != FORMAT || get("version")? != VERSION {
             return Err(wrong(format!("format {} version {}", get("format")?, get("version")?)));
         }
-        if get("sha256")? != checksum(split(bytes)?.1) {
+        if get("sha256")? != checksum(tensorfile::split(bytes).map_err(format_error)?.1) {
             return Err(wrong("its checksum does not match its tensors: the file is damaged".into()));
         }
         let file = Tensors(SafeTensors::deserialize(bytes).map_err(format_error)?);
@@ -201,32 +199,12 @@ fn format_error(error: safetensors::SafeTensorError) -> Error {
     Error::Format(error.to_string())
 }
 
-fn vector<'a>(name: &'a str, values: &Array1<f64>) -> (&'a str, Vec<usize>, Vec<u8>) {
-    (name, vec![values.len()], values.iter().flat_map(|x| x.to_le_bytes()).collect())
+fn vector(name: &str, values: &Array1<f64>) -> Tensor {
+    Tensor::new(name, Dtype::F64, values.shape(), values.iter().map(|x| x.to_le_bytes()))
 }
 
-fn matrix<'a>(name: &'a str, values: &Array2<f64>) -> (&'a str, Vec<usize>, Vec<u8>) {
-    (name, values.shape().to_vec(), values.iter().flat_map(|x| x.to_le_bytes()).collect())
-}
-
-/// The same file with the tensors' checksum in its metadata and the JSON header's keys in order, so that equal reducers
-/// are equal bytes.
-fn sealed(bytes: &[u8]) -> Result<Vec<u8>> {
-    let (header, data) = split(bytes)?;
-    let mut value: BTreeMap<String, serde_json::Value> =
-        serde_json::from_slice(header).map_err(|e| wrong(e.to_string()))?;
-    value.entry("__metadata__".to_owned()).or_default()["sha256"] = checksum(data).into();
-    let mut header = serde_json::to_vec(&value).map_err(|e| wrong(e.to_string()))?;
-    header.resize(header.len().next_multiple_of(8), b' ');
-    Ok([(header.len() as u64).to_le_bytes().as_slice(), &header, data].concat())
-}
-
-/// JSON header and tensor data of a safetensors file.
-fn split(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
-    let short = || wrong("the file is cut off".into());
-    let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(short)?;
-    let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| short())?;
-    rest.split_at_checked(length).ok_or_else(short)
+fn matrix(name: &str, values: &Array2<f64>) -> Tensor {
+    Tensor::new(name, Dtype::F64, values.shape(), values.iter().map(|x| x.to_le_bytes()))
 }
 
 /// SHA-256 in hex digits.

@@ -97,7 +97,7 @@ pub(crate) struct MonitorConfig {
     /// Network input, pixels.
     #[serde(default = "res")]
     pub res: usize,
-    /// Images of each split, the first ones.
+    /// Images of each split, spread evenly over it.
     #[serde(default = "images")]
     pub images: usize,
     /// Neighbours that vote.
@@ -136,11 +136,13 @@ pub(crate) struct SaveConfig {
     pub every_epochs: usize,
     /// Epochs between two numbered checkpoints that stay; 0 keeps none.
     pub keep_every_epochs: usize,
+    /// Whether the backbone is written in 16 bits instead of 32. Of a finished run, the same command writes it again.
+    pub half: bool,
 }
 
 impl Default for SaveConfig {
     fn default() -> Self {
-        Self { every_epochs: 1, keep_every_epochs: 20 }
+        Self { every_epochs: 1, keep_every_epochs: 20, half: false }
     }
 }
 
@@ -221,6 +223,31 @@ mod tests {
         let config = PretrainConfig::parse(MINIMAL, &[]).unwrap();
         assert_eq!(config.dino(), DinoConfig::default());
         assert_eq!(PretrainConfig::parse(&config.to_toml().unwrap(), &[]).unwrap(), config);
+    }
+
+    /// The weights inside the program state a recipe: it is the one in `experiments/`.
+    #[test]
+    fn the_embedded_weights_are_of_the_recipe() {
+        let file = include_bytes!("../../backbone/assets/scenes-micro.safetensors");
+        assert!(file.len() <= 6_000_000, "{} bytes", file.len());
+        let (_, header) = safetensors::SafeTensors::read_metadata(file).unwrap();
+        let about = header.metadata().clone().unwrap();
+        let recipe = include_str!("../../../experiments/pretrain/scenes-micro.toml");
+        let recipe = PretrainConfig::parse(recipe, &[]).unwrap();
+        assert_eq!(PretrainConfig::parse(&about["config"], &[]).unwrap(), recipe);
+        assert_eq!(about["step"], (recipe.train.epochs * (27_000 / recipe.train.batch_size)).to_string());
+    }
+
+    #[test]
+    fn every_recipe_can_be_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/pretrain");
+        let recipes = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let recipes: Vec<_> =
+            recipes.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
+        assert!(recipes.len() >= 3);
+        for recipe in recipes {
+            PretrainConfig::read(&recipe, &[]).unwrap();
+        }
     }
 
     #[test]

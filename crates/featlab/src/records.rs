@@ -3,14 +3,13 @@
 //! The key is a hash of everything that determines the scores, so a record that exists need not be computed again and a
 //! changed setting never finds an old one. Files appear whole: they are written beside their place and renamed.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use tensorfile::Tensor;
 
 use crate::stages::probe::Trained;
 use crate::study::RunRecord;
@@ -88,23 +87,14 @@ impl Records {
     }
 }
 
-fn le_bytes(values: impl Iterator<Item = f32>) -> Vec<u8> {
-    values.flat_map(f32::to_le_bytes).collect()
-}
-
 fn weights_to_bytes(record: &RunRecord, probe: &Trained) -> Result<Vec<u8>> {
-    let tensors: Vec<(&str, Vec<usize>, Vec<u8>)> = match probe {
+    let tensors = match probe {
         Trained::Linear(p) => vec![
-            ("weight", p.weight.shape().to_vec(), le_bytes(p.weight.iter().copied())),
-            ("bias", p.bias.shape().to_vec(), le_bytes(p.bias.iter().copied())),
+            Tensor::f32("weight", p.weight.shape(), &p.weight),
+            Tensor::f32("bias", p.bias.shape(), &p.bias),
         ],
-        Trained::Cluster(p) => {
-            vec![("centres", p.centres.shape().to_vec(), le_bytes(p.centres.iter().copied()))]
-        }
+        Trained::Cluster(p) => vec![Tensor::f32("centres", p.centres.shape(), &p.centres)],
     };
-    let views: BTreeMap<&str, TensorView<'_>> = (tensors.iter())
-        .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
-        .collect::<Result<_>>()?;
     let metadata = [
         ("format", "featlab-probe".to_owned()),
         ("version", "1".to_owned()),
@@ -115,7 +105,7 @@ fn weights_to_bytes(record: &RunRecord, probe: &Trained) -> Result<Vec<u8>> {
         ("train_cache_id", record.train_cache_id.clone()),
     ];
     let metadata = metadata.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-    Ok(safetensors::serialize(views, Some(metadata))?)
+    Ok(tensorfile::to_bytes(&tensors, &metadata)?)
 }
 
 fn weights_from_bytes(bytes: &[u8], kind: &str) -> Result<Trained> {

@@ -6,14 +6,15 @@
 //! beside the old one, flushed and renamed, so that at any moment one of the two is whole; its checksum is checked on
 //! reading.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tensorfile::Tensor;
 
 use crate::config::DinoConfig;
 use crate::dino::{Dino, DinoState};
@@ -72,19 +73,15 @@ fn vectors_mut(state: &mut DinoState) -> [&mut Vec<f32>; 7] {
     ]
 }
 
-/// Little-endian bytes of numbers.
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
 /// Writes the state of a run, replacing an older one in one step.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written; the older one is then still there.
 pub fn save_state(path: &Path, dino: &Dino, run: &RunIdentity) -> Result<()> {
-    let data = vectors(&dino.state).map(bytes);
+    let vectors = VECTORS.iter().zip(vectors(&dino.state)).filter(|(_, values)| !values.is_empty());
+    let tensors: Vec<_> = vectors.map(|(name, values)| Tensor::f32(*name, &[values.len()], values)).collect();
     let mut hash = Sha256::new();
-    data.iter().for_each(|bytes| hash.update(bytes));
+    tensors.iter().for_each(|tensor| hash.update(&tensor.bytes));
     let header = Header {
         format: FORMAT,
         run: run.clone(),
@@ -93,13 +90,8 @@ pub fn save_state(path: &Path, dino: &Dino, run: &RunIdentity) -> Result<()> {
         sha256: hex(&hash.finalize()),
     };
     let header = serde_json::to_string(&header).map_err(|e| damaged(path, e))?;
-    let metadata = HashMap::from([("featlab_pretrain".to_owned(), header)]);
-    let views = VECTORS.iter().zip(&data).filter(|(_, bytes)| !bytes.is_empty());
-    let views: std::result::Result<Vec<_>, _> = views
-        .map(|(name, bytes)| Ok((*name, TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes)?)))
-        .collect::<std::result::Result<_, safetensors::SafeTensorError>>();
-    let file = safetensors::serialize(views.map_err(|e| damaged(path, e))?, Some(metadata))
-        .map_err(|e| damaged(path, e))?;
+    let metadata = BTreeMap::from([("featlab_pretrain".to_owned(), header)]);
+    let file = tensorfile::to_bytes(&tensors, &metadata).map_err(|e| damaged(path, e))?;
     write_atomically(path, &file)
 }
 
@@ -182,40 +174,21 @@ pub fn save_backbone(
     layout: &Layout,
     values: &[f32],
     half: bool,
-    provenance: BTreeMap<String, String>,
+    provenance: &BTreeMap<String, String>,
 ) -> Result<()> {
-    let tensors = layout.tensors().iter().filter_map(|tensor| {
-        let name = tensor.name.strip_prefix(crate::network::BACKBONE)?;
-        let numbers = tensor.slot.of(values);
-        let bytes = if half {
-            numbers.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect()
-        } else {
-            bytes(numbers)
-        };
-        Some((name.to_owned(), tensor.shape.clone(), bytes))
-    });
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = tensors.collect();
-    let dtype = if half { Dtype::F16 } else { Dtype::F32 };
-    let views =
-        tensors.iter().map(|(name, shape, bytes)| Ok((name, TensorView::new(dtype, shape.clone(), bytes)?)));
-    let views: std::result::Result<Vec<_>, safetensors::SafeTensorError> = views.collect();
-    let file =
-        safetensors::serialize(views.map_err(|e| damaged(path, e))?, None).map_err(|e| damaged(path, e))?;
-    write_atomically(
-        path,
-        &with_metadata(&file, provenance).ok_or_else(|| damaged(path, "no safetensors header"))?,
-    )
-}
-
-/// The file with metadata in its header, in the order of their names: the library's own order changes from run to run.
-fn with_metadata(file: &[u8], metadata: BTreeMap<String, String>) -> Option<Vec<u8>> {
-    let (length, rest) = file.split_first_chunk::<8>()?;
-    let (header, data) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-    let mut header: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(header).ok()?;
-    header.insert("__metadata__".into(), serde_json::to_value(metadata).ok()?);
-    let mut header = serde_json::to_vec(&header).ok()?;
-    header.resize(header.len().next_multiple_of(8), b' ');
-    Some([&(header.len() as u64).to_le_bytes(), header.as_slice(), data].concat())
+    let tensors: Vec<_> = (layout.tensors().iter())
+        .filter_map(|tensor| {
+            let name = tensor.name.strip_prefix(crate::network::BACKBONE)?;
+            let numbers = tensor.slot.of(values);
+            let halves = || numbers.iter().map(|&x| half::f16::from_f32(x).to_le_bytes());
+            Some(match half {
+                true => Tensor::new(name, Dtype::F16, &tensor.shape, halves()),
+                false => Tensor::f32(name, &tensor.shape, numbers),
+            })
+        })
+        .collect();
+    let file = tensorfile::to_bytes(&tensors, provenance).map_err(|e| damaged(path, e))?;
+    write_atomically(path, &file)
 }
 
 /// Writes a file beside its place, flushes it to the disk and moves it there.

@@ -10,9 +10,9 @@ use anyhow::{Context as _, Result};
 use backbone::LoadOptions;
 use dataset::{ClassFolder, Dataset as _, Split};
 use probe::{EpochRecord, KnnVote, LabelledRows, LinearClassifier, LinearClassifierParams, TrainEvent};
-use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tensorfile::Tensor;
 
 use crate::Context;
 use crate::cli::ClassifyArgs;
@@ -282,18 +282,14 @@ fn log_line(record: &EpochRecord, classes: usize) -> serde_json::Value {
 
 /// The trained probe as a safetensors file; the classes are in its metadata.
 fn weights(classifier: &LinearClassifier, names: &[String]) -> Result<Vec<u8>> {
-    let bytes =
-        |values: &mut dyn Iterator<Item = f32>| values.flat_map(f32::to_le_bytes).collect::<Vec<u8>>();
-    let (weight, bias) =
-        (bytes(&mut classifier.weight.iter().copied()), bytes(&mut classifier.bias.iter().copied()));
-    let views = [
-        ("weight", TensorView::new(Dtype::F32, classifier.weight.shape().to_vec(), &weight)?),
-        ("bias", TensorView::new(Dtype::F32, classifier.bias.shape().to_vec(), &bias)?),
+    let tensors = [
+        Tensor::f32("weight", classifier.weight.shape(), &classifier.weight),
+        Tensor::f32("bias", classifier.bias.shape(), &classifier.bias),
     ];
     let metadata =
         [("format", "featlab-linear-classifier".to_owned()), ("classes", serde_json::to_string(names)?)];
     let metadata = metadata.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-    Ok(safetensors::serialize(views, Some(metadata))?)
+    Ok(tensorfile::to_bytes(&tensors, &metadata)?)
 }
 
 fn csv(results: &Results) -> String {

@@ -8,18 +8,18 @@
 //! Images go through one at a time, in parallel, so that the numbers do not depend on a batch. Files of features
 //! lie in a folder that is named by the hash of everything they depend on.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use backbone::Loaded;
-use candle_core::{Device, IndexOp as _, Tensor};
+use candle_core::{Device, IndexOp as _};
 use dataset::{ClassFolder, Crop, Dataset as _, Resize, Transform};
 use ndarray::{Array2, ArrayView2, ArrayView3, Axis, s};
 use rayon::prelude::*;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
+use tensorfile::Tensor;
 
 use crate::Context;
 use crate::exit::usage;
@@ -188,7 +188,7 @@ impl Job<'_> {
     /// The row of an input `[3, res, res]`.
     fn forward(&self, input: ArrayView3<'_, f32>) -> Result<Vec<f32>> {
         let pixels: Vec<f32> = input.iter().copied().collect();
-        let images = Tensor::from_vec(pixels, (1, 3, self.res, self.res), &self.device)?;
+        let images = candle_core::Tensor::from_vec(pixels, (1, 3, self.res, self.res), &self.device)?;
         let blocks = self.backbone.backbone.last_blocks(&images, self.blocks)?; // each [1, 1 + t, d]
         let mut row = Vec::with_capacity(self.dim());
         for block in &blocks {
@@ -225,15 +225,14 @@ fn joined(chunks: Vec<ImageRows>) -> Result<ImageRows> {
 }
 
 fn to_bytes(rows: &ImageRows) -> Result<Vec<u8>> {
-    let values: Vec<u8> = rows.rows.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let classes: Vec<u8> = rows.classes.iter().flat_map(|c| c.to_le_bytes()).collect();
-    let views = BTreeMap::from([
-        ("rows", TensorView::new(Dtype::F32, rows.rows.shape().to_vec(), &values)?),
-        ("classes", TensorView::new(Dtype::U32, vec![rows.classes.len()], &classes)?),
-    ]);
+    let classes = rows.classes.iter().map(|class| class.to_le_bytes());
+    let tensors = [
+        Tensor::f32("rows", rows.rows.shape(), &rows.rows),
+        Tensor::new("classes", Dtype::U32, &[rows.classes.len()], classes),
+    ];
     let metadata = [("format", FORMAT.to_owned()), ("skipped", serde_json::to_string(&rows.skipped)?)];
     let metadata = metadata.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-    Ok(safetensors::serialize(views, Some(metadata))?)
+    Ok(tensorfile::to_bytes(&tensors, &metadata)?)
 }
 
 fn from_bytes(bytes: &[u8]) -> Result<ImageRows> {

@@ -163,7 +163,7 @@ fn args<'a>(dino: &Dino, config: &PretrainConfig) -> TorchValue<'a> {
     TorchValue::Dict(entries.into_iter().map(|(name, value)| (text(name), value)).collect())
 }
 
-/// Writes the teacher's backbone: DINO's names, f32, and in the metadata where it comes from.
+/// Writes the teacher's backbone: DINO's names, and in the metadata where it comes from.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -183,5 +183,5 @@ pub(super) fn backbone(path: &Path, dino: &Dino, config: &PretrainConfig, run: &
     ];
     let provenance: BTreeMap<String, String> =
         provenance.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-    Ok(save_backbone(path, dino.layout(), &dino.state.teacher, false, provenance)?)
+    Ok(save_backbone(path, dino.layout(), &dino.state.teacher, config.save.half, &provenance)?)
 }
