@@ -9,6 +9,7 @@
 mod backbone;
 mod checkpoint;
 mod device;
+mod embedded;
 mod error;
 mod hub;
 mod layer;
@@ -19,6 +20,7 @@ mod source;
 
 pub use backbone::{Backbone, BackboneSpec, Features};
 pub use device::device;
+pub use embedded::embedded_names;
 pub use error::{Error, Result};
 pub use hub::{hub_cache, hub_offline};
 pub use layer::{Facet, Layer};

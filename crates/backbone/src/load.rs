@@ -9,7 +9,7 @@ use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::{self, ReadOptions};
+use crate::checkpoint::{self, Checkpoint, ReadOptions};
 use crate::hub::{self, WEIGHTS};
 use crate::random;
 use crate::source::Source;
@@ -44,6 +44,8 @@ pub enum Origin {
         /// The revision, as the cache names its snapshot.
         revision: String,
     },
+    /// Inside the program.
+    Embedded,
     /// Seeded random numbers: the model was never trained.
     Random {
         /// The seed.
@@ -70,7 +72,7 @@ pub struct Loaded {
 /// Loads a backbone.
 ///
 /// * `name_or_file`: a weights file (`.pth`, `.pt`, `.ckpt`, `.bin`, `.safetensors`), a folder with `config.json` and
-///   weights, `random:ARCH[:SEED]`, `owner/repo` on the hub, DINO's `dino_vits8`, `dino_vits16`, `dino_vitb8`,
+///   weights, `random:ARCH[:SEED]`, `embedded:scenes-micro` (carried inside), `owner/repo` on the hub, DINO's `dino_vits8`, `dino_vits16`, `dino_vitb8`,
 ///   `dino_vitb16`, or a timm name such as `vit_small_patch8_224.dino`.
 ///
 /// # Errors
@@ -88,6 +90,11 @@ pub fn load(name_or_file: &str, options: &LoadOptions) -> Result<Loaded> {
         Source::Random { architecture, config, seed } => {
             random_backbone(name_or_file, &architecture, config, seed, options)
         }
+        Source::Embedded(weights) => {
+            let path = Path::new(name_or_file);
+            let read = checkpoint::decode(path, weights.bytes, &read_options(options, false))?;
+            from_checkpoint(name_or_file, read, Origin::Embedded, None, options)
+        }
         Source::File(path) => from_file(name_or_file, &path, false, options),
         Source::Folder(folder) => {
             let weights = WEIGHTS.iter().map(|file| folder.join(file)).find(|path| path.is_file());
@@ -102,16 +109,29 @@ pub fn load(name_or_file: &str, options: &LoadOptions) -> Result<Loaded> {
     }
 }
 
+fn read_options(options: &LoadOptions, with_config: bool) -> ReadOptions<'_> {
+    ReadOptions { num_heads: options.num_heads, with_config, device: &options.device }
+}
+
 fn from_file(name: &str, path: &Path, with_config: bool, options: &LoadOptions) -> Result<Loaded> {
-    let LoadOptions { num_heads, device } = options;
-    let read = checkpoint::read(path, &ReadOptions { num_heads: *num_heads, with_config, device })?;
-    let vit = Vit::new(VarBuilder::from_tensors(read.tensors, DType::F32, device), &read.config)?;
+    let read = checkpoint::read(path, &read_options(options, with_config))?;
+    from_checkpoint(name, read, Origin::File(path.to_owned()), checkpoint::normalization(path), options)
+}
+
+fn from_checkpoint(
+    name: &str,
+    read: Checkpoint,
+    origin: Origin,
+    normalization: Option<([f32; 3], [f32; 3])>,
+    options: &LoadOptions,
+) -> Result<Loaded> {
+    let vit = Vit::new(VarBuilder::from_tensors(read.tensors, DType::F32, &options.device), &read.config)?;
     Ok(Loaded {
         backbone: Box::new(vit),
         name: name.to_owned(),
         fingerprint: read.sha256,
-        origin: Origin::File(path.to_owned()),
-        normalization: checkpoint::normalization(path),
+        origin,
+        normalization,
         note: read.notes,
     })
 }

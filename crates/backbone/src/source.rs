@@ -1,10 +1,11 @@
 //! What a user's name for a backbone means, before anything is opened.
 //!
-//! In this order: `random:ARCH[:SEED]`, an existing file or folder, something that can only be a path, DINO's own
+//! In this order: `random:ARCH[:SEED]`, `embedded:NAME`, an existing file or folder, something that can only be a path, DINO's own
 //! names, timm's names, and `owner/repo` on the hub.
 
 use std::path::{Path, PathBuf};
 
+use crate::embedded::{self, Embedded};
 use crate::{Error, Result, VitConfig};
 
 /// DINO's own model names, and where the same weights are on the hub.
@@ -23,6 +24,8 @@ const EXTENSIONS: [&str; 5] = ["pth", "pt", "ckpt", "bin", "safetensors"];
 pub(crate) enum Source {
     /// Seeded weights of a named architecture.
     Random { architecture: String, config: VitConfig, seed: u64 },
+    /// Weights inside the program.
+    Embedded(&'static Embedded),
     /// An existing file.
     File(PathBuf),
     /// An existing folder.
@@ -38,6 +41,8 @@ impl Source {
         let path = Path::new(name);
         if let Some(recipe) = name.strip_prefix("random:") {
             return random(name, recipe);
+        } else if let Some(inside) = name.strip_prefix("embedded:") {
+            return embedded::find(inside).map(Self::Embedded).ok_or_else(|| not_embedded(name));
         } else if path.is_dir() {
             return Ok(Self::Folder(path.to_owned()));
         } else if path.exists() {
@@ -71,12 +76,19 @@ fn random(name: &str, recipe: &str) -> Result<Source> {
     }
 }
 
+fn not_embedded(name: &str) -> Error {
+    Error::UnknownName {
+        name: name.to_owned(),
+        hint: format!("the weights inside the program are {}", embedded::embedded_names().join(", ")),
+    }
+}
+
 fn unknown(name: &str) -> Error {
     let hint = if VitConfig::by_name(name).is_some() {
         format!("for random weights of that size say random:{name}")
     } else {
         "expected a weights file, a folder, owner/repo, dino_vits8, dino_vits16, dino_vitb8, dino_vitb16, a timm name \
-         such as vit_small_patch8_224.dino, or random:ARCH:SEED"
+         such as vit_small_patch8_224.dino, embedded:scenes-micro, or random:ARCH:SEED"
             .to_owned()
     };
     Error::UnknownName { name: name.to_owned(), hint }
@@ -122,6 +134,14 @@ mod tests {
         for bad in ["random:", "random:vit_small", "random:vit_tiny_patch16:", "random:vit_tiny_patch16:-1"] {
             assert!(matches!(Source::parse(bad).unwrap_err(), Error::UnknownName { .. }), "{bad}");
         }
+    }
+
+    #[test]
+    fn embedded_weights_have_a_prefix_of_their_own() {
+        let Source::Embedded(found) = Source::parse("embedded:scenes-micro").unwrap() else { panic!() };
+        assert_eq!(found.name, "scenes-micro");
+        let error = Source::parse("embedded:micro").unwrap_err().to_string();
+        assert!(error.contains("embedded:scenes-micro"), "{error}");
     }
 
     #[test]

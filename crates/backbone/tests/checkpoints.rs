@@ -269,3 +269,16 @@ fn images_and_blocks_are_checked() {
     let images = Tensor::zeros((1, 3, 16, 16), DType::F32, &Device::Cpu).unwrap();
     assert!(loaded.backbone.attention(&images, 4).unwrap_err().is_usage());
 }
+
+#[test]
+fn the_weights_inside_are_found_from_anywhere_and_trained() {
+    let loaded = load("embedded:scenes-micro", &LoadOptions::default()).unwrap();
+    assert_eq!(loaded.origin, Origin::Embedded);
+    assert_eq!((loaded.backbone.spec().embed_dim, loaded.backbone.spec().num_heads), (192, 3));
+    let random = load("random:vit_micro_patch8:0", &LoadOptions::default()).unwrap();
+    assert_eq!(loaded.backbone.spec().architecture, random.backbone.spec().architecture);
+    assert_ne!(loaded.fingerprint, random.fingerprint);
+    assert!(loaded.note.is_empty(), "{:?}", loaded.note);
+    let other_heads = LoadOptions { num_heads: Some(5), ..LoadOptions::default() };
+    assert!(load("embedded:scenes-micro", &other_heads).is_err(), "192 dimensions have no five heads");
+}

@@ -99,7 +99,7 @@ pub struct ExtractArgs {
     /// Part of the data set: train, val, test, all
     #[arg(long, default_value = "all")]
     pub split: String,
-    /// Model name (facebook/dino-vits8, dino_vits8, vit_small_patch8_224.dino), checkpoint file or folder, or random:ARCH:SEED
+    /// Model name (facebook/dino-vits8, dino_vits8, vit_small_patch8_224.dino), checkpoint file or folder, embedded:scenes-micro, or random:ARCH:SEED
     #[arg(long)]
     pub backbone: String,
     /// Where the cache goes: a path, file:// or memory:// URL
@@ -268,7 +268,7 @@ pub struct ClassifyArgs {
     /// Folder with train/CLASS/* and val/CLASS/*
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// Model name, checkpoint file or folder, or random:ARCH:SEED
+    /// Model name, checkpoint file or folder, embedded:scenes-micro, or random:ARCH:SEED
     #[arg(long)]
     pub backbone: String,
     /// Probes: knn, linear
@@ -329,7 +329,7 @@ pub struct AttentionArgs {
     /// A picture, or a folder of frames
     #[arg(value_name = "IMAGE|FOLDER")]
     pub input: PathBuf,
-    /// Model name, checkpoint file or folder, or random:ARCH:SEED
+    /// Model name, checkpoint file or folder, embedded:scenes-micro, or random:ARCH:SEED
     #[arg(long)]
     pub backbone: String,
     /// Side of the square that the picture is squeezed to, in pixels; cut to whole patches

@@ -57,8 +57,16 @@ pub(crate) struct ReadOptions<'a> {
 /// file, [`Error::HeadsUnknown`] and [`Error::Heads`] for its number of heads, [`Error::Io`] if it cannot be read.
 pub(crate) fn read(path: &Path, options: &ReadOptions<'_>) -> Result<Checkpoint> {
     let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    decode(path, &bytes, options)
+}
+
+/// The weights in a file's bytes; `path` is what they are called in errors, and where files beside them are looked for.
+///
+/// # Errors
+/// As [`read`], save for reading.
+pub(crate) fn decode(path: &Path, bytes: &[u8], options: &ReadOptions<'_>) -> Result<Checkpoint> {
     let refuse = |reason: String| Error::Checkpoint { path: path.to_owned(), reason };
-    let mut container = Container::open(&bytes).map_err(refuse)?;
+    let mut container = Container::open(bytes).map_err(refuse)?;
     let (arrays, outside) = unwrap::strip(std::mem::take(&mut container.arrays));
     let (parts, behind) = layout::to_dino(arrays);
     let left_out = [outside, behind].concat();
@@ -77,7 +85,7 @@ pub(crate) fn read(path: &Path, options: &ReadOptions<'_>) -> Result<Checkpoint>
         tensors.insert(name, tensor);
     }
     let notes = container.notes.into_iter().chain(unwrap::left_out(left_out)).collect();
-    Ok(Checkpoint { config, tensors, sha256: hex(&Sha256::digest(&bytes)), notes })
+    Ok(Checkpoint { config, tensors, sha256: hex(&Sha256::digest(bytes)), notes })
 }
 
 /// Bytes in hexadecimal.

@@ -21,6 +21,7 @@ pub(crate) fn run(context: &Context) -> Result<Status> {
         ),
         ("stores", "local paths, file://, memory://".to_owned()),
         ("local store", store),
+        ("weights inside", backbone::embedded_names().join(", ")),
         ("model cache", backbone::hub_cache().display().to_string()),
         ("model hub", if backbone::hub_offline() { "offline (HF_HUB_OFFLINE)" } else { "online" }.to_owned()),
     ];

@@ -83,7 +83,8 @@ impl Monitor {
 fn load(dataset: &dyn Dataset, config: &MonitorConfig, context: &Context) -> Result<Vec<Labelled>> {
     let transform = Transform { res: config.res, resize: Resize::Bilinear, ..Transform::default() };
     let mut images = Vec::new();
-    for i in 0..dataset.len().min(config.images) {
+    let count = dataset.len().min(config.images);
+    for i in (0..count).map(|i| i * dataset.len() / count) {
         context.interrupt.check()?;
         let Ok(sample) = dataset.load(i) else { continue }; // a yardstick may have gaps; training reports them
         let view = transform.apply(i as u64, &sample)?.remove(0);
