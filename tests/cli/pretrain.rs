@@ -65,6 +65,16 @@ fn a_run_leaves_what_it_promises_and_is_not_done_twice() {
     let (stdout, _) = expect(pretrain(&scratch, &out).arg("--json"), 0);
     let result: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((result["steps"].as_u64(), result["images"].as_u64()), (Some(36), Some(48)));
+    let below = |line: &String| line.split(',').nth(2).unwrap().parse::<f64>().unwrap() < 32.0_f64.ln();
+    let rows = &losses(&out)[1..];
+    match result["below_ln_k_since"].as_u64() {
+        Some(since) => {
+            assert!(
+                rows[since as usize..].iter().all(below) && (since == 0 || !below(&rows[since as usize - 1]))
+            );
+        }
+        None => assert!(!below(&rows[35])),
+    }
     assert!(result["knn_before"].is_f64() && result["knn_after"].is_f64(), "{result}");
     assert_eq!(losses(&out).len(), 37);
     for name in ["config.toml", "checkpoint.pth", "checkpoint0002.pth", "metrics.parquet", "monitor.csv"] {
@@ -200,5 +210,51 @@ fn without_centring_or_sharpening_the_collapse_is_named() {
         }
         let (_, stderr) = expect(&mut command, 0);
         assert!(stderr.contains(words), "{name}: {stderr}");
+    }
+}
+
+/// PyTorch's word for it: its classes take the checkpoint strictly and compute featlab's tokens. Where `$FEATLAB_PYTHON`
+/// (default python3) has torch and safetensors; with timm, its vision transformer is asked too.
+#[test]
+fn pytorch_takes_the_checkpoint_and_gives_the_same_tokens() {
+    let python = std::env::var("FEATLAB_PYTHON").unwrap_or_else(|_| "python3".into());
+    let probe = Command::new(&python).args(["-c", "import torch, safetensors"]).output();
+    if !probe.is_ok_and(|probe| probe.status.success()) {
+        println!("skipped: {python} with torch and safetensors is not present");
+        return;
+    }
+    let scratch = Scratch::new();
+    for (name, setting) in [("plain", "head.use_bn=false"), ("batch-norm", "head.use_bn=true")] {
+        let out = scratch.path(name);
+        expect(pretrain(&scratch, &out).args(["--set", setting, "--set", "train.epochs=1"]), 0);
+        let checkpoint = out.join("checkpoint.pth");
+        let options = backbone::LoadOptions { num_heads: Some(3), ..Default::default() };
+        let teacher = backbone::load(checkpoint.to_str().unwrap(), &options).unwrap().backbone;
+        for side in [48, 64] {
+            let pixels: Vec<f32> = (0..2 * 3 * side * side).map(|i| (i as f32 * 0.37).sin() * 2.0).collect();
+            let images =
+                candle_core::Tensor::from_slice(&pixels, (2, 3, side, side), &candle_core::Device::Cpu)
+                    .unwrap();
+            let tokens = teacher.last_blocks(&images, 1).unwrap().remove(0);
+            let values = tokens.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let tensors = [
+                tensorfile::Tensor::f32("images", images.dims(), &pixels),
+                tensorfile::Tensor::f32("tokens", tokens.dims(), &values),
+            ];
+            let file = out.join("tokens.safetensors");
+            std::fs::write(&file, tensorfile::to_bytes(&tensors, &Default::default()).unwrap()).unwrap();
+            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/interop/dino_checkpoint.py");
+            let run = Command::new(&python)
+                .arg(script)
+                .arg(&checkpoint)
+                .arg("--tokens")
+                .arg(&file)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&run.stdout);
+            assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
+            assert!(said.contains("tokens: [2, ") && said.ends_with("ok\n"), "{said}");
+            print!("{name}, {side} px\n{said}");
+        }
     }
 }

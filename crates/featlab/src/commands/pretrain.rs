@@ -73,9 +73,13 @@ fn text(finished: &Finished) -> String {
     let Finished { seed, steps, parameters, images, ln_k, loss_first, loss_last, .. } = finished;
     let percent =
         |share: Option<f64>| share.map_or("–".to_owned(), |share| format!("{:.2} %", 100.0 * share));
+    let since = match finished.below_ln_k_since {
+        Some(step) => format!("below it from step {} on", step + 1),
+        None => "not below it at the end".to_owned(),
+    };
     format!(
         "seed {seed}: {steps} steps, {parameters} parameters, {images} images, {}\n  \
-         loss         first {loss_first:.4}   last {loss_last:.4}   (ln K = {ln_k:.4})\n  \
+         loss         first {loss_first:.4}   last {loss_last:.4}   (ln K = {ln_k:.4}, {since})\n  \
          patch k-NN   before {}   after {}\n  backbone     {}",
         duration(finished.seconds),
         percent(finished.knn_before),

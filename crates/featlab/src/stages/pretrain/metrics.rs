@@ -153,6 +153,12 @@ impl Metrics {
         (mean(&self.rows[..n]), mean(&self.rows[self.rows.len() - n..]))
     }
 
+    /// The step from which on every loss is below `bound`, if there is one.
+    pub(super) fn below_since(&self, bound: f64) -> Option<usize> {
+        let above = self.rows.iter().rposition(|row| row[2] >= bound);
+        self.rows.get(above.map_or(0, |i| i + 1)).map(|row| row[0] as usize)
+    }
+
     /// The first and the last look.
     pub(super) fn looks(&self) -> (Option<f64>, Option<f64>) {
         (self.looks.first().map(|look| look.knn), self.looks.last().map(|look| look.knn))

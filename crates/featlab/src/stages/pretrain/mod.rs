@@ -45,6 +45,8 @@ pub(crate) struct Finished {
     pub(crate) parameters: usize,
     /// `ln K`: the loss of uniform outputs.
     pub(crate) ln_k: f64,
+    /// The step from which on the loss is below `ln K`, to the end.
+    pub(crate) below_ln_k_since: Option<usize>,
     /// Mean loss of the first and of the last steps (up to 50).
     pub(crate) loss_first: f64,
     pub(crate) loss_last: f64,
@@ -238,6 +240,7 @@ impl<'a> Run<'a> {
         export::backbone(&backbone, &self.dino, self.config, &self.identity)?;
         let (loss_first, loss_last) = self.metrics.ends();
         let (knn_before, knn_after) = self.metrics.looks();
+        let ln_k = (self.config.head.out_dim as f64).ln();
         self.context.reporter.say(format!("{} in {}", self.out.display(), duration(seconds)));
         Ok(Finished {
             out: self.out.to_owned(),
@@ -245,7 +248,8 @@ impl<'a> Run<'a> {
             images: images.len(),
             steps: self.dino.steps(),
             parameters: self.dino.layout().len(),
-            ln_k: (self.config.head.out_dim as f64).ln(),
+            ln_k,
+            below_ln_k_since: self.metrics.below_since(ln_k),
             loss_first,
             loss_last,
             knn_before,
