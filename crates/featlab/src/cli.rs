@@ -413,6 +413,7 @@ Examples:
   featlab pretrain dino experiments/pretrain/dino-tiny.toml
   featlab pretrain dino experiments/pretrain/dino-tiny.toml --data folder:photos --seeds 0,1,2 --out runs/photos
   featlab pretrain dino dino.toml --set train.epochs=20 --set optimizer.lr=1e-3
+  featlab pretrain dino dino.toml --device cuda:0 --set train.precision=bf16
   featlab extract --dataset folder:photos --backbone runs/photos/seed-0/backbone.safetensors --out features/photos
 
 The same command again resumes, to the same bits, or finds nothing to do. Watch it: tensorboard --logdir runs.")]
@@ -428,6 +429,9 @@ pub struct DinoArgs {
     /// Override one setting, e.g. --set train.epochs=20 (a TOML value, or a plain string)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// Device: auto, cpu, cuda:0, metal; the same bits every time are the cpu's
+    #[arg(long, default_value = "auto")]
+    pub device: String,
     /// Folder for checkpoints, metrics and the backbone [default: runs/NAME]
     #[arg(long)]
     pub out: Option<PathBuf>,

@@ -109,6 +109,7 @@ impl BatchNorm {
     }
 }
 
-fn follow(running: &mut f32, now: f64) {
+/// A running statistic's step towards that of a batch.
+pub(crate) fn follow(running: &mut f32, now: f64) {
     *running = ((1.0 - MOMENTUM) * f64::from(*running) + MOMENTUM * now) as f32;
 }

@@ -243,8 +243,10 @@ pub struct TrainConfig {
     pub epochs: usize,
     /// Images a step; an epoch's rest that does not fill a batch is left out.
     pub batch_size: usize,
+    /// Numbers of the matrix products.
+    pub precision: Precision,
     /// Images that go through the network at a time; gradients add up over the batch. Unset: as many as fit a
-    /// processor's cache. The mathematics is the same; the last bits are not.
+    /// processor's cache, or the batch on a GPU. The mathematics is the same; the last bits are not.
     pub micro_batch: Option<usize>,
     /// Seed of the weights, the order of images, the views and stochastic depth.
     pub seed: u64,
@@ -252,8 +254,19 @@ pub struct TrainConfig {
 
 impl Default for TrainConfig {
     fn default() -> Self {
-        Self { epochs: 100, batch_size: 64, micro_batch: None, seed: 0 }
+        Self { epochs: 100, batch_size: 64, precision: Precision::F32, micro_batch: None, seed: 0 }
     }
+}
+
+/// Numbers that matrix products are computed in. Parameters, gradients, norms, softmaxes and the loss are always f32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits with the range of 32, on GPUs.
+    Bf16,
 }
 
 /// Tokens of the student that go through the network at a time, unless told otherwise.
@@ -312,7 +325,7 @@ impl DinoConfig {
             (self.head.out_dim > 1, "head.out_dim", "must be at least 2".into()),
             (self.head.bottleneck_dim > 0, "head.bottleneck_dim", "must be at least 1".into()),
             (
-                !self.head.use_bn || self.micro_batch() >= train.batch_size,
+                !self.head.use_bn || train.micro_batch.is_none_or(|images| images >= train.batch_size),
                 "train.micro_batch",
                 "batch norm in the head needs the whole batch at once: leave it unset or set it to batch_size".into(),
             ),
@@ -323,13 +336,9 @@ impl DinoConfig {
         Ok(views.multi_crop().check()?)
     }
 
-    /// Images that go through the network at a time.
-    #[must_use]
-    pub fn micro_batch(&self) -> usize {
+    /// Images whose activations fit a processor's cache; the whole batch if the head has batch norm.
+    pub(crate) fn cache_sized_part(&self) -> usize {
         let batch = self.train.batch_size;
-        if let Some(images) = self.train.micro_batch {
-            return images.min(batch);
-        }
         if self.head.use_bn {
             return batch;
         }

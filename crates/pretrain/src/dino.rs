@@ -3,18 +3,19 @@
 //!
 //! One [`Dino::step`], in the original's order: teacher on the global views, student on all of them, loss with the old
 //! centre, centre, gradients, clipping per tensor, optimiser (the head's last layer held still at first), teacher.
-//! A batch goes through the network in parts, over which gradients add up; the teacher never has a gradient.
+//! A batch goes through the network in parts, over which gradients add up; the teacher never has a gradient. The passes
+//! are an [`Engine`]'s: this file says what happens in which order.
 
+use candle_core::Device;
 use ndarray::Array3;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-use sha2::{Digest, Sha256};
 
-use crate::config::DinoConfig;
-use crate::drop_path::{self, Branch};
+use crate::candle_engine::CandleEngine;
+use crate::config::{DinoConfig, Precision};
+use crate::engine::{Engine, Part, TeacherSeen};
 use crate::init::{self, Init};
-use crate::loss::{Center, LossShape, student_loss, teacher_targets};
-use crate::network::{Network, Stack, Workspace};
+use crate::kernel_engine::KernelEngine;
+use crate::loss::Center;
+use crate::network::Network;
 use crate::optim::{Optimizer, StepSize, clip_gradients, ema};
 use crate::params::{Layout, TensorSpec};
 use crate::schedule::{cosine_schedule, teacher_temperatures};
@@ -52,7 +53,7 @@ pub struct Dino {
     /// Where it stands.
     pub state: DinoState,
     grads: Vec<f32>,
-    work: Buffers,
+    engine: Box<dyn Engine>,
 }
 
 /// Values for every step of the run, and for every epoch.
@@ -86,20 +87,6 @@ impl Schedules {
     }
 }
 
-/// Buffers that live from step to step.
-#[derive(Debug, Default)]
-struct Buffers {
-    student: Workspace,
-    teacher: Workspace,
-    global: Stack,
-    local: Stack,
-    student_logits: Vec<f32>,
-    teacher_logits: Vec<f32>,
-    losses: Vec<f32>,
-    entropies: Vec<f32>,
-    teacher_cls: Vec<f32>,
-}
-
 /// What a step reports.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepReport {
@@ -124,13 +111,32 @@ pub struct StepReport {
 }
 
 impl Dino {
-    /// A run's start: teacher and student are the same.
+    /// A run's start on the processor: teacher and student are the same.
     ///
     /// * `images`: number of training images.
     ///
     /// # Errors
     /// [`Error::Config`] if the configuration cannot be, or there are fewer images than a batch.
     pub fn new(config: DinoConfig, images: usize) -> Result<Self> {
+        if config.train.precision != Precision::F32 {
+            let reason =
+                "bf16 is for GPUs; the processor computes in f32: set it to f32, or choose a GPU".into();
+            return Err(Error::Config { setting: "train.precision", reason });
+        }
+        Self::with_engine(config, images, Box::<KernelEngine>::default())
+    }
+
+    /// As [`Dino::new`], with candle on a device. The numbers are those of the processor but for rounding, which differs from
+    /// device to device and, with atomic sums, from run to run.
+    ///
+    /// # Errors
+    /// As [`Dino::new`].
+    pub fn on_device(config: DinoConfig, images: usize, device: &Device) -> Result<Self> {
+        let engine = CandleEngine::new(device, config.train.precision);
+        Self::with_engine(config, images, Box::new(engine))
+    }
+
+    fn with_engine(config: DinoConfig, images: usize, engine: Box<dyn Engine>) -> Result<Self> {
         config.check()?;
         let batch = config.train.batch_size;
         if images < batch {
@@ -154,7 +160,7 @@ impl Dino {
         };
         let schedules = Schedules::new(&config, images / batch);
         let grads = vec![0.0; network.layout.len()];
-        Ok(Self { config, network, schedules, state, grads, work: Buffers::default() })
+        Ok(Self { config, network, schedules, state, grads, engine })
     }
 
     /// The settings.
@@ -206,6 +212,7 @@ impl Dino {
     ///
     /// # Errors
     /// [`Error::Loss`] if the loss is not finite; the state is then that of before, save for the centre.
+    /// [`Error::Device`] if a device fails.
     ///
     /// # Panics
     /// If the run is over, or the views are not those of the configuration.
@@ -214,23 +221,23 @@ impl Dino {
         let epoch = step / self.schedules.steps_per_epoch;
         let teacher_temp = self.schedules.teacher_temp[epoch];
         self.grads.fill(0.0);
-        self.network.head.prepare(&self.state.student, &mut self.work.student.head);
-        self.network.head.prepare(&self.state.teacher, &mut self.work.teacher.head);
-        self.work.teacher_cls.clear();
-        let mut sums = TargetSums::new(self.config.head.out_dim);
+        let part = self.part();
+        let Self { config, network, state, engine, grads, .. } = self;
+        engine.begin(network, state)?;
+        let mut seen = TeacherSeen { sums: TargetSums::new(config.head.out_dim), readouts: Vec::new() };
         let mut loss = 0.0;
-        let part = self.config.micro_batch();
         for (i, images) in batch.chunks(part).enumerate() {
-            self.teacher_pass(images, teacher_temp, &mut sums);
-            loss += self.student_pass(images, (i * part, batch.len()), step);
+            let part = Part { config, images, first: i * part, batch: batch.len(), step };
+            engine.teacher(network, state, part, teacher_temp, &mut seen)?;
+            loss += engine.student(network, state, part, grads)?;
         }
-        self.state.center.update();
+        state.center.update();
         if !loss.is_finite() {
             return Err(Error::Loss { step, loss });
         }
-        self.network.head.finish(&self.state.student, &mut self.grads, &self.work.student.head);
+        engine.finish(network, state, grads)?;
         let grad_norm = self.update(step, epoch);
-        let rank = effective_rank(&self.work.teacher_cls, self.network.vit.config().embed_dim);
+        let rank = effective_rank(&seen.readouts, self.network.vit.config().embed_dim);
         self.state.step += 1;
         Ok(StepReport {
             step,
@@ -241,45 +248,15 @@ impl Dino {
             momentum: self.schedules.momentum[step],
             teacher_temp,
             grad_norm,
-            signs: sums.signs(loss, self.state.center.norm(), rank),
+            signs: seen.sums.signs(loss, self.state.center.norm(), rank),
         })
     }
 
-    /// The teacher's targets for the global views of a part of the batch.
-    fn teacher_pass(&mut self, images: &[Views], temperature: f64, sums: &mut TargetSums) {
-        let Self { network, state, work, .. } = self;
-        stack(images, 0..2, &mut work.global);
-        let (no_drop, logits) = (|_, _| [Branch::new(), Branch::new()], &mut work.teacher_logits);
-        let buffers = &mut state.teacher_buffers;
-        network.forward(&state.teacher, buffers, &[&work.global], no_drop, &mut work.teacher, logits);
-        work.teacher_cls.extend_from_slice(network.cls(&work.teacher));
-        state.center.observe(logits);
-        teacher_targets(logits, &state.center.values, temperature, &mut work.entropies);
-        sums.add(logits, &work.entropies);
-    }
-
-    /// The student on all views of a part of the batch, there and back; returns its share of the loss.
-    ///
-    /// * `first`: the number of its first image in the batch; `batch`: images of the batch.
-    fn student_pass(&mut self, images: &[Views], (first, batch): (usize, usize), step: usize) -> f64 {
-        let Self { config, network, state, work, grads, .. } = self;
-        stack(images, 2..config.views.count(), &mut work.local);
-        let stacks =
-            if config.views.locals > 0 { vec![&work.global, &work.local] } else { vec![&work.global] };
-        let drops = Drops::draw(config, network.vit.config().depth, step, first..first + images.len());
-        let logits = &mut work.student_logits;
-        let buffers = &mut state.student_buffers;
-        let drop = |group, block| drops.of(group, block);
-        network.forward(&state.student, buffers, &stacks, drop, &mut work.student, logits);
-        let shape = LossShape {
-            images: images.len(),
-            views: config.views.count(),
-            batch,
-            temperature: config.loss.student_temp,
-        };
-        let loss = student_loss(logits, &work.teacher_logits, shape, &mut work.losses);
-        network.backward(&state.student, grads, &stacks, logits, &mut work.student);
-        loss
+    /// Images that go through the networks at a time.
+    #[must_use]
+    pub fn part(&self) -> usize {
+        let open = || self.engine.part(&self.config);
+        self.config.train.micro_batch.unwrap_or_else(open).min(self.config.train.batch_size)
     }
 
     /// Clips, moves the student, then the teacher; returns the norm of the gradient.
@@ -295,55 +272,5 @@ impl Dino {
         state.optimizer.step(&network.layout, &mut state.student, grads, size, frozen);
         ema(&mut state.teacher, &state.student, schedules.momentum[step]);
         norms.iter().map(|norm| norm * norm).sum::<f64>().sqrt()
-    }
-}
-
-/// Stacks views `range` of the images, view-major.
-fn stack(images: &[Views], range: std::ops::Range<usize>, stack: &mut Stack) {
-    stack.pixels.clear();
-    stack.rows = range.len() * images.len();
-    for view in range {
-        for image in images {
-            stack.side = image[view].dim().1;
-            stack.pixels.extend(image[view].iter());
-        }
-    }
-}
-
-/// The student's stochastic depth in one pass: scales for every block, branch, view and image.
-struct Drops {
-    rates: Vec<f64>,
-    views: usize,
-    images: Vec<Vec<f32>>, // [image][(block · 2 + branch) · views + view]
-}
-
-impl Drops {
-    /// Every image has dice of its own, so that the batch may come in any parts.
-    fn draw(config: &DinoConfig, depth: usize, step: usize, images: std::ops::Range<usize>) -> Self {
-        let rates = drop_path::rates(config.backbone.drop_path, depth);
-        let views = config.views.count();
-        let of_image = |image: usize| {
-            let key = format!("drop path, seed {}, step {step}, image {image}", config.train.seed);
-            let mut rng = ChaCha8Rng::from_seed(Sha256::digest(key).into());
-            let branches = rates.iter().flat_map(|&rate| [rate, rate]);
-            branches.flat_map(|rate| drop_path::draw(&mut rng, rate, views)).collect()
-        };
-        let images =
-            if config.backbone.drop_path > 0.0 { images.map(of_image).collect() } else { Vec::new() };
-        Self { rates, views, images }
-    }
-
-    /// The scales of a block's branches for the views of group 0 (global) or 1 (local), view-major.
-    fn of(&self, group: usize, block: usize) -> [Branch; 2] {
-        let views = if group == 0 { 0..2 } else { 2..self.views };
-        if self.images.is_empty() || self.rates[block] == 0.0 {
-            return [Branch::new(), Branch::new()];
-        }
-        // Blocks whose rate is 0 drew nothing.
-        let before = self.rates[..block].iter().filter(|rate| **rate > 0.0).count();
-        [0, 1].map(|branch| {
-            let at = |view: usize| (before * 2 + branch) * self.views + view;
-            views.clone().flat_map(|view| self.images.iter().map(move |image| image[at(view)])).collect()
-        })
     }
 }

@@ -4,15 +4,18 @@
 //! multiplied by `Bernoulli(p) / p` for each image on its own.
 
 use kernels::for_each_row;
-use rand::Rng;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
 
 use crate::buffer::sized;
+use crate::engine::Part;
 
 /// A scale for each image of a batch, `[b]`; empty if the branch is always kept.
 pub type Branch = Vec<f32>;
 
 /// The scales of `images` images where the branch is dropped with probability `rate`.
-pub(crate) fn draw(rng: &mut impl Rng, rate: f64, images: usize) -> Branch {
+fn draw(rng: &mut impl Rng, rate: f64, images: usize) -> Branch {
     if rate == 0.0 {
         return Branch::new();
     }
@@ -21,8 +24,7 @@ pub(crate) fn draw(rng: &mut impl Rng, rate: f64, images: usize) -> Branch {
 }
 
 /// The rate of each block.
-#[must_use]
-pub(crate) fn rates(rate: f64, depth: usize) -> Vec<f64> {
+fn rates(rate: f64, depth: usize) -> Vec<f64> {
     (0..depth).map(|i| rate * i as f64 / (depth.max(2) - 1) as f64).collect()
 }
 
@@ -56,4 +58,44 @@ pub(crate) fn scale_branch<'a>(dout: &'a [f32], scales: &Branch, scratch: &'a mu
 /// A divisor of an image's `len` numbers that is handy as a row.
 fn row_len(len: usize) -> usize {
     (1..=len.min(1024)).rev().find(|row| len.is_multiple_of(*row)).unwrap_or(1)
+}
+
+/// The student's stochastic depth in one pass: scales for every block, branch, view and image.
+pub(crate) struct Drops {
+    rates: Vec<f64>,
+    views: usize,
+    images: Vec<Vec<f32>>, // [image][(block · 2 + branch) · views + view]
+}
+
+impl Drops {
+    /// Every image has dice of its own, so that the batch may come in any parts.
+    pub(crate) fn draw(part: &Part<'_>, depth: usize) -> Self {
+        let rates = rates(part.config.backbone.drop_path, depth);
+        let views = part.config.views.count();
+        let of_image = |image: usize| {
+            let (seed, step) = (part.config.train.seed, part.step);
+            let key = format!("drop path, seed {seed}, step {step}, image {image}");
+            let mut rng = ChaCha8Rng::from_seed(Sha256::digest(key).into());
+            let branches = rates.iter().flat_map(|&rate| [rate, rate]);
+            branches.flat_map(|rate| draw(&mut rng, rate, views)).collect()
+        };
+        let numbers = part.first..part.first + part.images.len();
+        let images =
+            if part.config.backbone.drop_path > 0.0 { numbers.map(of_image).collect() } else { Vec::new() };
+        Self { rates, views, images }
+    }
+
+    /// The scales of a block's branches for the views of group 0 (global) or 1 (local), view-major.
+    pub(crate) fn of(&self, group: usize, block: usize) -> [Branch; 2] {
+        let views = if group == 0 { 0..2 } else { 2..self.views };
+        if self.images.is_empty() || self.rates[block] == 0.0 {
+            return [Branch::new(), Branch::new()];
+        }
+        // Blocks whose rate is 0 drew nothing.
+        let before = self.rates[..block].iter().filter(|rate| **rate > 0.0).count();
+        [0, 1].map(|branch| {
+            let at = |view: usize| (before * 2 + branch) * self.views + view;
+            views.clone().flat_map(|view| self.images.iter().map(move |image| image[at(view)])).collect()
+        })
+    }
 }

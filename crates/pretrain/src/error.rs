@@ -49,6 +49,9 @@ pub enum Error {
     /// The data set cannot be used.
     #[error(transparent)]
     Dataset(#[from] dataset::Error),
+    /// The device failed.
+    #[error("the device failed: {0}")]
+    Device(#[from] candle_core::Error),
     /// The backbone's sizes cannot be.
     #[error(transparent)]
     Backbone(#[from] backbone::Error),
@@ -62,7 +65,7 @@ impl Error {
             Self::Config { .. } => true,
             Self::Dataset(error) => error.is_usage(),
             Self::Backbone(error) => error.is_usage(),
-            Self::Loss { .. } | Self::Checkpoint { .. } | Self::Io { .. } => false,
+            Self::Device(_) | Self::Loss { .. } | Self::Checkpoint { .. } | Self::Io { .. } => false,
         }
     }
 

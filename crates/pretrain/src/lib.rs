@@ -2,15 +2,18 @@
 
 mod batch_norm;
 mod buffer;
+mod candle_engine;
 mod checkpoint;
 mod config;
 mod dino;
 mod drop_path;
+mod engine;
 mod error;
 mod events;
 mod head;
 mod images;
 mod init;
+mod kernel_engine;
 mod layers;
 mod loss;
 mod network;
@@ -25,7 +28,8 @@ mod vit;
 pub use batch_norm::Mode;
 pub use checkpoint::{RunIdentity, load_state, save_backbone, save_state, write_atomically};
 pub use config::{
-    BackboneConfig, DinoConfig, LossConfig, OptimizerConfig, TeacherConfig, TrainConfig, ViewsConfig,
+    BackboneConfig, DinoConfig, LossConfig, OptimizerConfig, Precision, TeacherConfig, TrainConfig,
+    ViewsConfig,
 };
 pub use dino::{Dino, DinoState, StepReport, Views};
 pub use drop_path::Branch;

@@ -34,6 +34,12 @@ impl Center {
         self.rows += logits.len() / self.sum.len();
     }
 
+    /// As [`Center::observe`], of column sums `[K]` over `rows` rows.
+    pub(crate) fn observe_sums(&mut self, sums: &[f32], rows: usize) {
+        self.sum.iter_mut().zip(sums).for_each(|(sum, more)| *sum += more);
+        self.rows += rows;
+    }
+
     /// `c ← m c + (1 - m) mean`, over what was observed since the last time.
     pub fn update(&mut self) {
         let (keep, rows) = (self.momentum, self.rows.max(1) as f64);

@@ -3,6 +3,7 @@
 use backbone::VitConfig;
 
 use crate::batch_norm::Mode;
+use crate::dino::Views;
 use crate::head::{Head, HeadActivations, HeadConfig};
 use crate::params::Layout;
 use crate::vit::{Activations, Readout, Vit};
@@ -52,6 +53,20 @@ pub(crate) struct Stack {
     pub(crate) pixels: Vec<f32>,
     pub(crate) side: usize,
     pub(crate) rows: usize,
+}
+
+impl Stack {
+    /// Stacks views `range` of the images.
+    pub(crate) fn fill(&mut self, images: &[Views], range: std::ops::Range<usize>) {
+        self.pixels.clear();
+        self.rows = range.len() * images.len();
+        for view in range {
+            for image in images {
+                self.side = image[view].dim().1;
+                self.pixels.extend(image[view].iter());
+            }
+        }
+    }
 }
 
 impl Network {

@@ -45,6 +45,14 @@ impl PositionGrid {
         self.pairs(|patch, entry, weight| add(&mut out[patch * d..][..d], &table[entry * d..][..d], weight));
     }
 
+    /// The resize of the patches as a matrix, `[gh gw, side²]`.
+    pub(crate) fn matrix(&self) -> Vec<f32> {
+        let entries = self.side * self.side;
+        let mut matrix = vec![0.0; self.rows.output() * self.columns.output() * entries];
+        self.pairs(|patch, entry, weight| matrix[(patch - 1) * entries + entry - 1] += weight);
+        matrix
+    }
+
     /// Adds the gradient of the resized entries to the table's.
     pub(crate) fn resize_backward(&self, dout: &[f32], d: usize, dtable: &mut [f32]) {
         add(&mut dtable[..d], &dout[..d], 1.0);

@@ -58,6 +58,14 @@ impl TargetSums {
         }
     }
 
+    /// As [`TargetSums::add`], of column sums `[K]`, each row's largest column and the sum of entropies.
+    pub(crate) fn add_sums(&mut self, sums: &[f32], tops: &[u32], entropy: f64) {
+        self.mean.iter_mut().zip(sums).for_each(|(mean, sum)| *mean += sum);
+        tops.iter().for_each(|&top| self.counts[top as usize] += 1);
+        self.entropy += entropy;
+        self.rows += tops.len();
+    }
+
     pub(crate) fn signs(&self, loss: f64, center_norm: f64, feature_rank: f64) -> Signs {
         let rows = self.rows as f64;
         let teacher_entropy = self.entropy / rows;

@@ -128,6 +128,11 @@ impl Vit {
         &self.config
     }
 
+    /// What the head reads.
+    pub(crate) fn readout(&self) -> Readout {
+        self.readout
+    }
+
     fn shape(&self, tokens: usize) -> AttentionShape {
         AttentionShape { tokens, heads: self.config.num_heads, head_dim: self.config.head_dim() }
     }

@@ -322,7 +322,13 @@ fn small_run(tensors: &Tensors, micro_batch: usize) -> (Dino, Vec<Vec<Views>>) {
             clip_grad: 0.05,
             ..OptimizerConfig::default()
         },
-        train: TrainConfig { epochs: 2, batch_size: 4, micro_batch: Some(micro_batch), seed: 0 },
+        train: TrainConfig {
+            epochs: 2,
+            batch_size: 4,
+            micro_batch: Some(micro_batch),
+            seed: 0,
+            ..TrainConfig::default()
+        },
     };
     let mut dino = Dino::new(config, 8).unwrap();
     dino.state.student = gather(dino.layout(), tensors, "start.");

@@ -31,7 +31,13 @@ fn config(readout: Readout) -> DinoConfig {
             clip_grad: 0.0,
             ..OptimizerConfig::default()
         },
-        train: TrainConfig { epochs: 2, batch_size: 3, micro_batch: Some(2), seed: 1 },
+        train: TrainConfig {
+            epochs: 2,
+            batch_size: 3,
+            micro_batch: Some(2),
+            seed: 1,
+            ..TrainConfig::default()
+        },
         ..DinoConfig::default()
     }
 }

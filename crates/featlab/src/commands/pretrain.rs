@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
+use candle_core::Device;
 
 use crate::Context;
 use crate::cli::{DinoArgs, PretrainCommand};
@@ -22,15 +23,17 @@ fn dino(args: DinoArgs, context: &Context) -> Result<Status> {
     if !args.data.is_empty() {
         config.data.datasets = args.data;
     }
+    let device = backbone::device(&args.device)?;
     let out = args.out.unwrap_or_else(|| PathBuf::from("runs").join(&config.name));
     if args.seeds.len() <= 1 {
         config.train.seed = args.seeds.first().copied().unwrap_or(config.train.seed);
-        return one(&config, &out, args.overwrite, context).map(|(_, status)| status);
+        return one(&config, &out, &device, args.overwrite, context).map(|(_, status)| status);
     }
     let mut status = Status::Done;
     for &seed in &args.seeds {
         config.train.seed = seed;
-        let (_, this) = one(&config, &out.join(format!("seed-{seed}")), args.overwrite, context)?;
+        let out = out.join(format!("seed-{seed}"));
+        let (_, this) = one(&config, &out, &device, args.overwrite, context)?;
         if this != Status::Done {
             status = this;
         }
@@ -41,11 +44,12 @@ fn dino(args: DinoArgs, context: &Context) -> Result<Status> {
 fn one(
     config: &PretrainConfig,
     out: &Path,
+    device: &Device,
     overwrite: bool,
     context: &Context,
 ) -> Result<(Finished, Status)> {
     prepare(out, overwrite)?;
-    let (finished, status) = train(config, out, context)?;
+    let (finished, status) = train(config, out, device, context)?;
     context.output.result(&finished, text)?;
     Ok((finished, status))
 }

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use candle_core::Device;
 use dataset::Dataset;
 use pretrain::{Dino, Images, RunIdentity, StepReport, Tiles, Watch, load_state, save_state};
 use serde::Serialize;
@@ -63,7 +64,12 @@ pub(crate) struct Finished {
 /// # Errors
 /// Usage errors for a configuration that cannot be, integrity errors for a folder of another run, and an interruption,
 /// after the state was written.
-pub(crate) fn run(config: &PretrainConfig, out: &Path, context: &Context) -> Result<(Finished, Status)> {
+pub(crate) fn run(
+    config: &PretrainConfig,
+    out: &Path,
+    device: &Device,
+    context: &Context,
+) -> Result<(Finished, Status)> {
     let started = Instant::now();
     let dataset = open(config)?;
     let progress = context.reporter.start("decode", dataset.len() as u64, "pictures");
@@ -78,7 +84,10 @@ pub(crate) fn run(config: &PretrainConfig, out: &Path, context: &Context) -> Res
     for problem in &problems {
         context.reporter.warn(format!("skipped {}: {}", problem.id, problem.reason));
     }
-    let dino = Dino::new(config.dino(), images.len())?;
+    let dino = match device {
+        Device::Cpu => Dino::new(config.dino(), images.len())?,
+        device => Dino::on_device(config.dino(), images.len(), device)?,
+    };
     let identity = RunIdentity { config: config.dino(), data: images.fingerprint(), images: images.len() };
     let mut run = Run::open(config, out, dino, identity, context)?;
     run.train(&images)?;
@@ -190,7 +199,7 @@ impl<'a> Run<'a> {
             config.train.epochs,
             dino.steps_per_epoch(),
             config.train.batch_size,
-            dino.config().micro_batch(),
+            dino.part(),
             (config.head.out_dim as f64).ln()
         ));
     }

@@ -1,0 +1,164 @@
+//! The device's engine against the processor's: two programs for one step. Run on candle's processor backend, in f32 and with
+//! matrix products rounded to bf16.
+
+#![expect(clippy::unwrap_used, reason = "a test file: helpers outside `#[test]` are tests too")]
+
+use candle_core::Device;
+use ndarray::Array3;
+use pretrain::{
+    BackboneConfig, Dino, DinoConfig, Error, HeadConfig, Precision, Readout, TeacherConfig, TrainConfig,
+    Views, ViewsConfig,
+};
+
+const IMAGES: usize = 4;
+
+/// d 12, two blocks, stochastic depth, K no multiple of anything, a position table that crops must resize.
+fn config(readout: Readout) -> DinoConfig {
+    DinoConfig {
+        backbone: BackboneConfig {
+            arch: "vit_micro_patch8".into(),
+            embed_dim: Some(12),
+            depth: Some(2),
+            num_heads: Some(2),
+            patch_size: Some(4),
+            table_size: 12,
+            drop_path: 0.4,
+            init_std: 0.2,
+            readout,
+        },
+        head: HeadConfig { out_dim: 23, hidden_dim: 16, bottleneck_dim: 7, ..HeadConfig::default() },
+        views: ViewsConfig { global_size: 16, local_size: 8, locals: 3, ..ViewsConfig::default() },
+        teacher: TeacherConfig { momentum: 0.9, ..TeacherConfig::default() },
+        train: TrainConfig { epochs: 10, batch_size: IMAGES, seed: 1, ..TrainConfig::default() },
+        ..DinoConfig::default()
+    }
+}
+
+fn wave(n: usize, phase: f32) -> impl Iterator<Item = f32> {
+    (0..n).map(move |i| (i as f32 * 0.83 + phase).sin() + (i as f32 * 0.11 + 2.0 * phase).cos())
+}
+
+fn batch(config: &DinoConfig, phase: f32) -> Vec<Views> {
+    let view = |image: usize, view: usize| {
+        let side = if view < 2 { config.views.global_size } else { config.views.local_size };
+        let values = wave(3 * side * side, phase + image as f32 + 10.0 * view as f32).collect();
+        Array3::from_shape_vec((3, side, side), values).unwrap()
+    };
+    (0..IMAGES).map(|image| (0..config.views.count()).map(|v| view(image, v)).collect()).collect()
+}
+
+/// Both engines on one run, the student away from the teacher, with biases that a fresh network does not have.
+fn pair(config: &DinoConfig) -> [Dino; 2] {
+    let on_device = Dino::on_device(config.clone(), 2 * IMAGES, &Device::Cpu).unwrap();
+    let exact = DinoConfig {
+        train: TrainConfig { precision: Precision::F32, ..config.train.clone() },
+        ..config.clone()
+    };
+    [Dino::new(exact, 2 * IMAGES).unwrap(), on_device].map(|mut dino| {
+        dino.state.student.iter_mut().zip(wave(usize::MAX, 0.5)).for_each(|(p, w)| *p += 0.02 * w);
+        dino
+    })
+}
+
+/// Largest difference over the largest number.
+fn off(ours: &[f32], theirs: &[f32]) -> f32 {
+    assert_eq!(ours.len(), theirs.len());
+    let largest = |values: &mut dyn Iterator<Item = f32>| values.fold(0f32, |top, x| top.max(x.abs()));
+    let difference = largest(&mut ours.iter().zip(theirs).map(|(a, b)| a - b));
+    assert!(!ours.iter().chain(theirs).any(|x| x.is_nan()));
+    difference / largest(&mut ours.iter().copied()).max(1e-6)
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+fn variants() -> Vec<(&'static str, DinoConfig)> {
+    let with = |change: fn(&mut DinoConfig)| {
+        let mut config = config(Readout::Class);
+        change(&mut config);
+        config
+    };
+    vec![
+        ("class", config(Readout::Class)),
+        ("mean", config(Readout::Mean)),
+        ("parts", with(|c| c.train.micro_batch = Some(3))),
+        ("no locals", with(|c| c.views.locals = 0)),
+        ("no drop", with(|c| c.backbone.drop_path = 0.0)),
+        ("free magnitudes", with(|c| c.head.norm_last_layer = false)),
+        ("batch norm", with(|c| c.head.use_bn = true)),
+        ("one layer", with(|c| c.head.layers = 1)),
+    ]
+}
+
+#[test]
+fn a_step_is_the_processors_step() {
+    for (name, config) in variants() {
+        let [mut host, mut device] = pair(&config);
+        let batch = batch(&config, 0.0);
+        let (ours, theirs) = (host.step(&batch).unwrap(), device.step(&batch).unwrap());
+        assert!((ours.loss - theirs.loss).abs() < 1e-5 * ours.loss, "{name}: {} {}", ours.loss, theirs.loss);
+        for tensor in host.layout().tensors() {
+            let (ours, theirs) = (tensor.slot.of(host.grads()), tensor.slot.of(device.grads()));
+            // Keys' biases have no effect on a softmax: their gradients are rounding.
+            let scale = off(ours, theirs);
+            let is_noise = ours.iter().chain(theirs).all(|g| g.abs() < 1e-5);
+            assert!(scale < 1e-3 || is_noise, "{name}: {} is off by {scale}", tensor.name);
+        }
+        assert!(off(host.grads(), device.grads()) < 1e-4, "{name}");
+        assert!(off(&host.state.center.values, &device.state.center.values) < 1e-5, "{name}");
+        assert!(off(&host.state.student_buffers, &device.state.student_buffers) < 1e-5, "{name}");
+        assert!(off(&host.state.teacher_buffers, &device.state.teacher_buffers) < 1e-5, "{name}");
+        let (a, b) = (ours.signs, theirs.signs);
+        for (ours, theirs) in [
+            (a.teacher_entropy, b.teacher_entropy),
+            (a.marginal_entropy, b.marginal_entropy),
+            (a.top_share, b.top_share),
+            (a.feature_rank, b.feature_rank),
+        ] {
+            assert!((ours - theirs).abs() < 1e-3, "{name}: {a:?} {b:?}");
+        }
+    }
+}
+
+#[test]
+fn runs_stay_together_and_the_teacher_only_follows() {
+    let config = config(Readout::Mean);
+    let [mut host, mut device] = pair(&config);
+    for step in 0..6 {
+        let before = device.state.teacher.clone();
+        let batch = batch(&config, step as f32);
+        let momentum = host.step(&batch).unwrap().momentum;
+        device.step(&batch).unwrap();
+        let follows: Vec<f32> = (before.iter().zip(&device.state.student))
+            .map(|(t, s)| (momentum * f64::from(*t) + (1.0 - momentum) * f64::from(*s)) as f32)
+            .collect();
+        assert!(off(&device.state.teacher, &follows) < 1e-6);
+    }
+    assert_ne!(device.state.student, host.state.student, "two programs, not one");
+    assert!(cosine(&host.state.student, &device.state.student) > 0.999_99);
+}
+
+/// A product of 16-bit numbers is right to 1 in 256; a gradient that adds up many of them keeps its direction.
+#[test]
+fn sixteen_bit_products_change_little_but_something() {
+    for readout in [Readout::Class, Readout::Mean] {
+        let mut config = config(readout);
+        config.train.precision = Precision::Bf16;
+        let [mut host, mut device] = pair(&config);
+        let batch = batch(&config, 0.0);
+        let (exact, rounded) = (host.step(&batch).unwrap().loss, device.step(&batch).unwrap().loss);
+        assert!((exact - rounded).abs() < 0.02 * exact && exact != rounded, "{exact} {rounded}");
+        let cosine = cosine(host.grads(), device.grads());
+        assert!(cosine > 0.99 && cosine < 0.999_999_9, "{cosine}");
+    }
+}
+
+#[test]
+fn the_processors_engine_refuses_sixteen_bits() {
+    let mut config = config(Readout::Class);
+    config.train.precision = Precision::Bf16;
+    let error = Dino::new(config, 8).unwrap_err();
+    assert!(matches!(error, Error::Config { setting: "train.precision", .. }), "{error}");
+}
