@@ -52,10 +52,23 @@ fn an_image_gives_maps_masks_and_overlays() {
     assert!(stderr.contains("--overwrite"), "{stderr}");
     run(&["--heads", "0,1", "--threshold", "0.6", "--overwrite"], 0);
     assert!(pictures(&out).contains(&"mask_th0.6_head1.png".to_owned()));
+    // Pictures of another choice do not stay beside these, and what is not ours does.
+    fs::write(out.join("mine.png"), "mine").unwrap();
+    run(&["--heads", "2", "--overwrite"], 0);
+    assert_eq!(
+        pictures(&out),
+        ["attn-head2.png", "img.png", "mine.png", "overlay-head2.png", "overlay-heads.png"]
+    );
+    fs::remove_file(out.join("mine.png")).unwrap();
+    run(&["--heads", "0,1", "--threshold", "0.6", "--overwrite"], 0);
     fs::remove_file(out.join("img.png")).unwrap();
     let (stdout, _) = run(&["--heads", "0,1", "--threshold", "0.6", "--json"], 0);
     let value: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((value["written"].as_u64(), value["kept"].as_u64()), (Some(1), Some(7)), "{stdout}");
+    // The same name with another picture behind it is another input.
+    picture(&photo, 1);
+    let (_, stderr) = run(&["--heads", "0,1", "--threshold", "0.6"], 2);
+    assert!(stderr.contains("another input"), "{stderr}");
 }
 
 #[test]

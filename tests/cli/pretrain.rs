@@ -86,6 +86,17 @@ fn a_run_leaves_what_it_promises_and_is_not_done_twice() {
     assert_eq!(bytes(&out, "state.safetensors"), state);
 
     // Both forms of the teacher are backbones, and the same one.
+    let options = backbone::LoadOptions { num_heads: Some(3), ..Default::default() };
+    let tokens = ["backbone.safetensors", "checkpoint.pth"].map(|name| {
+        let teacher = backbone::load(out.join(name).to_str().unwrap(), &options).unwrap();
+        assert_eq!(teacher.readout.as_deref(), Some("class"), "{name}");
+        let pixels: Vec<f32> = (0..3 * 48 * 48).map(|i| (i as f32 * 0.37).sin()).collect();
+        let images =
+            candle_core::Tensor::from_vec(pixels, (1, 3, 48, 48), &candle_core::Device::Cpu).unwrap();
+        let tokens = teacher.backbone.last_blocks(&images, 1).unwrap().remove(0);
+        tokens.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    });
+    assert_eq!(tokens[0], tokens[1]);
     let caches = ["backbone.safetensors", "checkpoint.pth"].map(|name| {
         let cache = scratch.path(&format!("features-{name}"));
         let mut command = featlab();
@@ -110,11 +121,11 @@ fn a_run_leaves_what_it_promises_and_is_not_done_twice() {
 fn an_interrupted_run_goes_on_to_the_same_bits() {
     let scratch = Scratch::new();
     let whole = scratch.path("whole");
-    expect(&mut pretrain(&scratch, &whole), 0);
+    expect(&mut long(&scratch, &whole), 0);
     for (name, code) in [("INT", Some(130)), ("TERM", Some(143)), ("KILL", None)] {
         let out = scratch.path(name);
-        let mut command = pretrain(&scratch, &out);
-        command.env("RAYON_NUM_THREADS", "1").stdout(Stdio::null()).stderr(Stdio::null());
+        let mut command = long(&scratch, &out);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
         // The first state is there after the first epoch; the signal falls somewhere behind it.
@@ -123,15 +134,35 @@ fn an_interrupted_run_goes_on_to_the_same_bits() {
         }
         let kill = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
         let status = child.wait().unwrap();
-        if kill.unwrap().success() && !status.success() {
-            assert_eq!(status.code(), code, "{name}");
-        }
-        expect(&mut pretrain(&scratch, &out), 0);
+        assert!(kill.unwrap().success() && status.code() == code, "{name}: {status}, before the run ended");
+        let (_, stderr) = expect(&mut long(&scratch, &out), 0);
+        assert!(stderr.contains("resumed at step ") && !stderr.contains("resumed at step 120 "), "{stderr}");
         for file in ["state.safetensors", "backbone.safetensors", "checkpoint.pth"] {
             assert!(bytes(&out, file) == bytes(&whole, file), "{name}: {file} differs");
         }
         assert_eq!(losses(&out), losses(&whole), "{name}");
+        assert_eq!(bytes(&out, "monitor.csv"), bytes(&whole, "monitor.csv"), "{name}");
     }
+}
+
+/// Ten epochs, so that a signal after the first one finds the run at work.
+fn long(scratch: &Scratch, out: &Path) -> Command {
+    let mut command = pretrain(scratch, out);
+    command.args(["--set", "train.epochs=10"]);
+    command
+}
+
+#[test]
+fn two_processes_do_not_train_in_one_folder() {
+    let scratch = Scratch::new();
+    let out = scratch.path("run");
+    std::fs::create_dir_all(&out).unwrap();
+    let lock = std::fs::File::create(out.join(".lock")).unwrap();
+    lock.lock().unwrap();
+    let (_, stderr) = expect(&mut pretrain(&scratch, &out), 1);
+    assert!(stderr.contains("another process is training"), "{stderr}");
+    drop(lock);
+    expect(&mut pretrain(&scratch, &out), 0);
 }
 
 #[test]
@@ -164,10 +195,11 @@ fn what_cannot_be_is_said_in_one_line() {
     let scratch = Scratch::new();
     let out = scratch.path("run");
     expect(pretrain(&scratch, &out).args(["--set", "train.epochs=1"]), 0);
-    let cases: [(&[&str], i32, &str); 7] = [
+    let cases: [(&[&str], i32, &str); 8] = [
         (&["--set", "train.epochs=2"], 4, "train.epochs was 1, and is 2 now"),
         (&["--set", "train.epoch=2"], 2, "epoch"),
         (&["--set", "train.batch_size=49", "--set", "train.epochs=1"], 2, "more than the 48 images"),
+        (&["--data", "scenes:train=13,val=1,size=40,seed=3", "--set", "train.epochs=1"], 4, "other images"),
         (&["--set", "views.global_size=20"], 2, "multiple of the patch size 8"),
         (&["--set", "backbone.arch=resnet50"], 2, "unknown architecture"),
         (&["--data", "folder:/nonexistent"], 2, "/nonexistent"),
@@ -191,8 +223,26 @@ fn what_cannot_be_is_said_in_one_line() {
     let other = scratch.path("other");
     std::fs::create_dir(&other).unwrap();
     std::fs::write(other.join("thesis.tex"), "x").unwrap();
-    let (_, stderr) = expect(pretrain(&scratch, &other).arg("--overwrite"), 2);
-    assert!(stderr.contains("not empty") && other.join("thesis.tex").exists(), "{stderr}");
+    let refused = |options: &[&str]| {
+        let (_, stderr) = expect(pretrain(&scratch, &other).args(options), 2);
+        assert!(stderr.contains("not empty") && other.join("thesis.tex").exists(), "{stderr}");
+    };
+    refused(&["--overwrite"]);
+    std::fs::write(other.join("config.toml"), "name = 'a sweep'").unwrap();
+    refused(&[]);
+    refused(&["--overwrite"]);
+    assert_eq!(bytes(&other, "config.toml"), b"name = 'a sweep'");
+    // In a run's folder --overwrite removes the run, and what else lies there stays.
+    std::fs::write(out.join("notes.md"), "x").unwrap();
+    expect(pretrain(&scratch, &out).args(["--set", "train.epochs=1", "--overwrite"]), 0);
+    assert!(out.join("notes.md").exists());
+    let (_, stderr) = expect(&mut pretrain(&scratch, Path::new("s3://bucket/run")), 2);
+    assert!(stderr.contains("s3://"), "{stderr}");
+    // Numbers that cannot go well end the run before anything is stored.
+    let wild = scratch.path("wild");
+    let (_, stderr) = expect(pretrain(&scratch, &wild).args(["--set", "optimizer.lr=1e30"]), 1);
+    assert!(stderr.contains("training diverged"), "{stderr}");
+    assert!(!wild.join("backbone.safetensors").exists());
 }
 
 #[test]

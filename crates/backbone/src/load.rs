@@ -65,8 +65,21 @@ pub struct Loaded {
     pub origin: Origin,
     /// Mean and standard deviation of the pixels in `[0, 1]` that the model expects, where a file beside it says so.
     pub normalization: Option<([f32; 3], [f32; 3])>,
+    /// What the head read while this was trained, where the checkpoint says so: `class`, or `mean` for the mean patch token.
+    pub readout: Option<String>,
     /// What a reader should know, as which parts of a training checkpoint were left out.
     pub note: Vec<String>,
+}
+
+impl Loaded {
+    /// What to know before the class token of this backbone is used, if anything.
+    #[must_use]
+    pub fn class_token_caution(&self) -> Option<&'static str> {
+        (self.readout.as_deref() == Some("mean")).then_some(
+            "this backbone was trained through the mean of its patch tokens; its class token was never trained, and what it \
+             says or looks at means little",
+        )
+    }
 }
 
 /// Loads a backbone.
@@ -132,6 +145,7 @@ fn from_checkpoint(
         fingerprint: read.sha256,
         origin,
         normalization,
+        readout: read.readout,
         note: read.notes,
     })
 }
@@ -155,6 +169,7 @@ fn random_backbone(
         fingerprint: checkpoint::hex(&Sha256::digest(recipe)),
         origin: Origin::Random { seed },
         normalization: None,
+        readout: None,
         note: vec!["the weights are random and were never trained".to_owned()],
     })
 }

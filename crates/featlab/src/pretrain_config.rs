@@ -134,7 +134,7 @@ fn k() -> usize {
 pub(crate) struct SaveConfig {
     /// Epochs between two states to resume from; the last one is kept.
     pub every_epochs: usize,
-    /// Epochs between two numbered checkpoints that stay; 0 keeps none.
+    /// Epochs between two numbered checkpoints that stay, the first epoch's being 0000; 0 keeps none.
     pub keep_every_epochs: usize,
     /// Whether the backbone is written in 16 bits instead of 32. Of a finished run, the same command writes it again.
     pub half: bool,
@@ -188,7 +188,8 @@ impl PretrainConfig {
         let data = &self.data;
         let rules = [
             (!data.datasets.is_empty(), "data.datasets must name at least one data set"),
-            (data.tiles > 0, "data.tiles must be at least 1"),
+            ((1..=64).contains(&data.tiles), "data.tiles must be between 1 and 64"),
+            (is_folder_name(&self.name), "name must be a folder's name, without / or .."),
             (data.tile_size > 0.0 && data.tile_size <= 1.0, "data.tile_size must be above 0 and at most 1"),
             (self.save.every_epochs > 0, "save.every_epochs must be at least 1"),
             (
@@ -210,6 +211,12 @@ impl PretrainConfig {
         }
         Ok(self.dino().check()?)
     }
+}
+
+/// Whether a name may stand in `runs/NAME`.
+fn is_folder_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None))
 }
 
 #[cfg(test)]
@@ -255,6 +262,8 @@ mod tests {
         for (item, word) in [
             ("train.epoch=3", "epoch"),
             ("data.tiles=0", "data.tiles"),
+            ("data.tiles=100000", "data.tiles"),
+            ("name=../x", "name must be"),
             ("optimizer.warmup_epochs=200", "warmup_epochs"),
             ("monitor.dataset=scenes", "monitor.res"),
         ] {

@@ -22,7 +22,7 @@ use crate::params::Layout;
 use crate::{Error, Result};
 
 /// Raised when older files can no longer be read.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What must be the same for a run to go on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,7 +42,14 @@ struct Header {
     run: RunIdentity,
     step: usize,
     optimizer_steps: Vec<u64>,
-    sha256: String,
+    /// Where it was trained last.
+    device: String,
+}
+
+/// What every version of the metadata has.
+#[derive(Debug, Deserialize)]
+struct Format {
+    format: u32,
 }
 
 /// Names of the vectors, in the order in which they are hashed.
@@ -80,34 +87,36 @@ fn vectors_mut(state: &mut DinoState) -> [&mut Vec<f32>; 7] {
 pub fn save_state(path: &Path, dino: &Dino, run: &RunIdentity) -> Result<()> {
     let vectors = VECTORS.iter().zip(vectors(&dino.state)).filter(|(_, values)| !values.is_empty());
     let tensors: Vec<_> = vectors.map(|(name, values)| Tensor::f32(*name, &[values.len()], values)).collect();
-    let mut hash = Sha256::new();
-    tensors.iter().for_each(|tensor| hash.update(&tensor.bytes));
     let header = Header {
         format: FORMAT,
         run: run.clone(),
         step: dino.state.step,
         optimizer_steps: dino.state.optimizer.steps.clone(),
-        sha256: hex(&hash.finalize()),
+        device: dino.device(),
     };
     let header = serde_json::to_string(&header).map_err(|e| damaged(path, e))?;
-    let metadata = BTreeMap::from([("featlab_pretrain".to_owned(), header)]);
+    let hash = tensors.iter().fold(Sha256::new_with_prefix(&header), |hash, t| hash.chain_update(&t.bytes));
+    let metadata =
+        [("featlab_pretrain".to_owned(), header), ("sha256".to_owned(), hex(&hash.finalize()))].into();
     let file = tensorfile::to_bytes(&tensors, &metadata).map_err(|e| damaged(path, e))?;
     write_atomically(path, &file)
 }
 
-/// Puts a run back to where its state file says.
+/// Puts a run back to where its state file says; returns the device on which it was trained last.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] if the file is damaged or belongs to another run, [`Error::Io`] if it cannot be read.
-pub fn load_state(path: &Path, dino: &mut Dino, run: &RunIdentity) -> Result<()> {
+pub fn load_state(path: &Path, dino: &mut Dino, run: &RunIdentity) -> Result<String> {
     let file = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
     let (_, metadata) = SafeTensors::read_metadata(&file).map_err(|e| damaged(path, e))?;
-    let header = metadata.metadata().as_ref().and_then(|map| map.get("featlab_pretrain"));
-    let header = header.ok_or_else(|| damaged(path, "it is not a training state of featlab"))?;
-    let header: Header = serde_json::from_str(header).map_err(|e| damaged(path, e))?;
-    if header.format != FORMAT {
-        return Err(damaged(path, format!("format {} is unknown; expected {FORMAT}", header.format)));
+    let note = |name: &str| metadata.metadata().as_ref().and_then(|map| map.get(name));
+    let text = note("featlab_pretrain");
+    let text = text.ok_or_else(|| damaged(path, "it is not a training state of featlab"))?;
+    let format: Format = serde_json::from_str(text).map_err(|e| damaged(path, e))?;
+    if format.format != FORMAT {
+        return Err(damaged(path, format!("format {} is unknown; expected {FORMAT}", format.format)));
     }
+    let header: Header = serde_json::from_str(text).map_err(|e| damaged(path, e))?;
     if let Some(difference) = difference(&header.run, run) {
         return Err(Error::Checkpoint {
             path: path.into(),
@@ -118,7 +127,7 @@ pub fn load_state(path: &Path, dino: &mut Dino, run: &RunIdentity) -> Result<()>
     }
     let tensors = SafeTensors::deserialize(&file).map_err(|e| damaged(path, e))?;
     let mut state = dino.state.clone();
-    let mut hash = Sha256::new();
+    let mut hash = Sha256::new_with_prefix(text);
     for (name, vector) in VECTORS.iter().zip(vectors_mut(&mut state)) {
         if vector.is_empty() {
             continue;
@@ -132,7 +141,7 @@ pub fn load_state(path: &Path, dino: &mut Dino, run: &RunIdentity) -> Result<()>
         let numbers = tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
         vector.iter_mut().zip(numbers).for_each(|(to, from)| *to = from);
     }
-    if hex(&hash.finalize()) != header.sha256 {
+    if note("sha256") != Some(&hex(&hash.finalize())) {
         return Err(damaged(path, "its checksum does not match; the file is damaged"));
     }
     if header.optimizer_steps.len() != state.optimizer.steps.len() || header.step > dino.steps() {
@@ -141,7 +150,7 @@ pub fn load_state(path: &Path, dino: &mut Dino, run: &RunIdentity) -> Result<()>
     state.optimizer.steps = header.optimizer_steps;
     state.step = header.step;
     dino.state = state;
-    Ok(())
+    Ok(header.device)
 }
 
 /// What tells two runs apart, in words.
@@ -204,6 +213,10 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     let written = file.write_all(content).and_then(|()| file.sync_all());
     drop(file);
     let moved = written.and_then(|()| std::fs::rename(&beside, path));
+    // The new name must outlive a power cut as well; not every system lets a folder be opened.
+    if let Some(Ok(folder)) = path.parent().map(File::open) {
+        let _ = folder.sync_all();
+    }
     if moved.is_err() {
         let _ = std::fs::remove_file(&beside); // the error that matters is the first one
     }

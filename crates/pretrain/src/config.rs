@@ -281,6 +281,7 @@ impl DinoConfig {
         let vit = self.backbone.vit()?;
         let p = vit.patch_size;
         let positive = |x: f64| x.is_finite() && x > 0.0;
+        let not_negative = |x: f64| x.is_finite() && x >= 0.0;
         let share = |x: f64| (0.0..=1.0).contains(&x);
         let (views, train, optimizer) = (&self.views, &self.train, &self.optimizer);
         let side = |side: usize| side > 0 && side.is_multiple_of(p);
@@ -310,18 +311,14 @@ impl DinoConfig {
             (share(self.loss.center_momentum), "loss.center_momentum", "must be in [0, 1]".into()),
             (share(self.teacher.momentum), "teacher.momentum", "must be in [0, 1]".into()),
             ((0.0..1.0).contains(&self.backbone.drop_path), "backbone.drop_path", "must be in [0, 1)".into()),
-            (
-                self.backbone.init_std.is_finite() && self.backbone.init_std >= 0.0,
-                "backbone.init_std",
-                "must be 0 or more".into(),
-            ),
-            (optimizer.lr.is_finite() && optimizer.lr >= 0.0, "optimizer.lr", "must be 0 or more".into()),
-            (
-                optimizer.clip_grad.is_finite() && optimizer.clip_grad >= 0.0,
-                "optimizer.clip_grad",
-                "must be 0 or more; 0 does not clip".into(),
-            ),
+            (share(self.backbone.init_std), "backbone.init_std", "must be in [0, 1]".into()),
+            (not_negative(optimizer.lr), "optimizer.lr", "must be 0 or more".into()),
+            (not_negative(optimizer.min_lr), "optimizer.min_lr", "must be 0 or more".into()),
+            (not_negative(optimizer.weight_decay), "optimizer.weight_decay", "must be 0 or more".into()),
+            (not_negative(optimizer.weight_decay_end), "optimizer.weight_decay_end", "must be 0 or more".into()),
+            (not_negative(optimizer.clip_grad), "optimizer.clip_grad", "must be 0 or more; 0 does not clip".into()),
             (self.head.layers > 0, "head.layers", "must be at least 1".into()),
+            (self.head.hidden_dim > 0, "head.hidden_dim", "must be at least 1".into()),
             (self.head.out_dim > 1, "head.out_dim", "must be at least 2".into()),
             (self.head.bottleneck_dim > 0, "head.bottleneck_dim", "must be at least 1".into()),
             (
@@ -392,6 +389,10 @@ mod tests {
         refuse(|c| c.optimizer.warmup_epochs = 101, "warmup_epochs");
         refuse(|c| c.teacher.temp = 0.0, "teacher.temp");
         refuse(|c| c.train.batch_size = 0, "batch_size");
+        refuse(|c| c.head.hidden_dim = 0, "hidden_dim");
+        refuse(|c| c.backbone.init_std = 1e30, "init_std");
+        refuse(|c| c.optimizer.min_lr = f64::NAN, "min_lr");
+        refuse(|c| c.optimizer.weight_decay_end = -1.0, "weight_decay_end");
         refuse(|c| (c.head.use_bn, c.train.micro_batch) = (true, Some(2)), "micro_batch");
         refuse(|c| c.views.global_scale = (0.9, 0.1), "scale");
     }

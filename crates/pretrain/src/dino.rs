@@ -22,6 +22,9 @@ use crate::schedule::{cosine_schedule, teacher_temperatures};
 use crate::signs::{Signs, TargetSums, effective_rank};
 use crate::{Error, Result};
 
+/// Longest run: its schedules are kept in memory.
+const MAX_STEPS: usize = 100_000_000;
+
 /// The views of one image in their order, each `[3, side, side]`.
 pub type Views = Vec<Array3<f32>>;
 
@@ -143,6 +146,10 @@ impl Dino {
             let reason = format!("{batch} is more than the {images} images of the data set; lower it");
             return Err(Error::Config { setting: "train.batch_size", reason });
         }
+        if config.train.epochs.checked_mul(images / batch).is_none_or(|steps| steps > MAX_STEPS) {
+            let reason = format!("{} makes more than {MAX_STEPS} steps", config.train.epochs);
+            return Err(Error::Config { setting: "train.epochs", reason });
+        }
         let vit = config.backbone.vit()?;
         let network = Network::new(&vit, config.backbone.readout, &config.head);
         let init =
@@ -211,7 +218,7 @@ impl Dino {
     /// One step on the views of a batch of images.
     ///
     /// # Errors
-    /// [`Error::Loss`] if the loss is not finite; the state is then that of before, save for the centre.
+    /// [`Error::Diverged`] if the loss or a gradient is not finite; the parameters are then those of before.
     /// [`Error::Device`] if a device fails.
     ///
     /// # Panics
@@ -233,10 +240,10 @@ impl Dino {
         }
         state.center.update();
         if !loss.is_finite() {
-            return Err(Error::Loss { step, loss });
+            return Err(Error::Diverged { step, what: "the loss is", value: loss });
         }
         engine.finish(network, state, grads)?;
-        let grad_norm = self.update(step, epoch);
+        let grad_norm = self.update(step, epoch)?;
         let rank = effective_rank(&seen.readouts, self.network.vit.config().embed_dim);
         self.state.step += 1;
         Ok(StepReport {
@@ -252,6 +259,12 @@ impl Dino {
         })
     }
 
+    /// Where the passes are computed, in a word.
+    #[must_use]
+    pub fn device(&self) -> String {
+        self.engine.device()
+    }
+
     /// Images that go through the networks at a time.
     #[must_use]
     pub fn part(&self) -> usize {
@@ -259,10 +272,29 @@ impl Dino {
         self.config.train.micro_batch.unwrap_or_else(open).min(self.config.train.batch_size)
     }
 
+    /// Whether every number of the networks is finite.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] if one is not: such a state is worth nothing, and must not replace a better one.
+    pub fn check_finite(&self) -> Result<()> {
+        let DinoState { step, student, teacher, .. } = &self.state;
+        match student.iter().chain(teacher).find(|value| !value.is_finite()) {
+            Some(&value) => {
+                let step = step.saturating_sub(1);
+                Err(Error::Diverged { step, what: "a weight is", value: value.into() })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Clips, moves the student, then the teacher; returns the norm of the gradient.
-    fn update(&mut self, step: usize, epoch: usize) -> f64 {
+    fn update(&mut self, step: usize, epoch: usize) -> Result<f64> {
         let Self { config, network, schedules, state, grads, .. } = self;
         let norms = clip_gradients(&network.layout, grads, config.optimizer.clip_grad);
+        let norm = norms.iter().map(|norm| norm * norm).sum::<f64>().sqrt();
+        if !norm.is_finite() {
+            return Err(Error::Diverged { step, what: "the gradient's norm is", value: norm });
+        }
         let size = StepSize { lr: schedules.lr[step], weight_decay: schedules.weight_decay[step] };
         let holds_last = epoch < config.optimizer.freeze_last_layer;
         let frozen = |tensor: &TensorSpec| {
@@ -271,6 +303,6 @@ impl Dino {
         };
         state.optimizer.step(&network.layout, &mut state.student, grads, size, frozen);
         ema(&mut state.teacher, &state.student, schedules.momentum[step]);
-        norms.iter().map(|norm| norm * norm).sum::<f64>().sqrt()
+        Ok(norm)
     }
 }

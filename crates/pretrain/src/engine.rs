@@ -35,6 +35,9 @@ pub(crate) struct TeacherSeen {
 
 /// A step's passes. The calls of a step: `begin`, then for each part `teacher` and `student`, then `finish`.
 pub(crate) trait Engine: Debug + Send {
+    /// Where it computes: `cpu`, `cuda:0` and the like.
+    fn device(&self) -> String;
+
     /// Images that go through the networks at a time, if the configuration leaves it open.
     fn part(&self, config: &DinoConfig) -> usize;
 

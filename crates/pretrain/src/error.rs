@@ -19,16 +19,19 @@ pub enum Error {
         /// What is expected, what was given, what to do.
         reason: String,
     },
-    /// The loss stopped being a number.
+    /// Something stopped being a number.
     #[error(
-        "the loss is {loss} at step {step}; the weights are no longer usable. Lower optimizer.lr or lengthen its warm-up, \
-         and start again or resume from the last checkpoint"
+        "training diverged: {what} {value} at step {}. Start again with a lower optimizer.lr or a longer warm-up, in another \
+         folder or with --overwrite",
+        step + 1
     )]
-    Loss {
+    Diverged {
         /// The step, from 0.
         step: usize,
-        /// Its loss.
-        loss: f64,
+        /// What is no longer finite.
+        what: &'static str,
+        /// Its value.
+        value: f64,
     },
     /// A checkpoint that does not belong to this run or is damaged.
     #[error("checkpoint {path}: {reason}")]
@@ -65,7 +68,7 @@ impl Error {
             Self::Config { .. } => true,
             Self::Dataset(error) => error.is_usage(),
             Self::Backbone(error) => error.is_usage(),
-            Self::Device(_) | Self::Loss { .. } | Self::Checkpoint { .. } | Self::Io { .. } => false,
+            Self::Device(_) | Self::Diverged { .. } | Self::Checkpoint { .. } | Self::Io { .. } => false,
         }
     }
 

@@ -24,6 +24,10 @@ pub(crate) struct KernelEngine {
 }
 
 impl Engine for KernelEngine {
+    fn device(&self) -> String {
+        "cpu".into()
+    }
+
     fn part(&self, config: &DinoConfig) -> usize {
         config.cache_sized_part()
     }

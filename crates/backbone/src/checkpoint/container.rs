@@ -56,9 +56,7 @@ impl<'a> Container<'a> {
                 arrays.insert(name.to_owned(), array);
             }
         }
-        let (architecture, argument_heads) = unwrap::arguments(&torch.pickle);
-        let inside =
-            Inside { metadata_heads: None, argument_heads, architecture: architecture.map(str::to_owned) };
+        let inside = unwrap::arguments(&torch.pickle);
         Ok(Self { bytes, archive: None, last: None, arrays, inside, notes: note.into_iter().collect() })
     }
 
@@ -81,8 +79,12 @@ impl<'a> Container<'a> {
             let (shape, strides) = (info.shape.clone(), row_major(&info.shape));
             arrays.insert(name, Array { shape, strides, offset: 0, dtype, storage: Storage::Bytes(range) });
         }
-        let heads = about.metadata().as_ref().and_then(|entries| entries.get("num_heads")?.parse().ok());
-        let inside = Inside { metadata_heads: heads, ..Inside::default() };
+        let note = |name: &str| about.metadata().as_ref().and_then(|entries| entries.get(name));
+        let inside = Inside {
+            metadata_heads: note("num_heads").and_then(|heads| heads.parse().ok()),
+            readout: note("readout").cloned(),
+            ..Inside::default()
+        };
         Ok(Self { bytes, archive: None, last: None, arrays, inside, notes: Vec::new() })
     }
 

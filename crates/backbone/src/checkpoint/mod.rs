@@ -36,6 +36,8 @@ pub(crate) struct Checkpoint {
     pub(crate) tensors: HashMap<String, Tensor>,
     /// SHA-256 of the file, in hexadecimal.
     pub(crate) sha256: String,
+    /// What the training's head read, where it says so.
+    pub(crate) readout: Option<String>,
     /// What was left out.
     pub(crate) notes: Vec<String>,
 }
@@ -84,8 +86,9 @@ pub(crate) fn decode(path: &Path, bytes: &[u8], options: &ReadOptions<'_>) -> Re
         let tensor = Tensor::from_vec(values, parts.shape(), options.device)?;
         tensors.insert(name, tensor);
     }
+    let readout = container.inside.readout.take();
     let notes = container.notes.into_iter().chain(unwrap::left_out(left_out)).collect();
-    Ok(Checkpoint { config, tensors, sha256: hex(&Sha256::digest(bytes)), notes })
+    Ok(Checkpoint { config, tensors, sha256: hex(&Sha256::digest(bytes)), readout, notes })
 }
 
 /// Bytes in hexadecimal.

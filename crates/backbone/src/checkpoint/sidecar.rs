@@ -29,6 +29,8 @@ pub(crate) struct Inside {
     pub(crate) argument_heads: Option<usize>,
     /// `arch` of the training program's arguments.
     pub(crate) architecture: Option<String>,
+    /// What the training's head read, `readout` of either.
+    pub(crate) readout: Option<String>,
 }
 
 /// The sizes of the tensors, completed from what is known besides.
@@ -206,7 +208,7 @@ mod tests {
 
     #[test]
     fn sources_are_asked_in_order() {
-        let inside = Inside { metadata_heads: Some(8), argument_heads: Some(32), architecture: None };
+        let inside = Inside { metadata_heads: Some(8), argument_heads: Some(32), ..Inside::default() };
         let arguments = Inside { metadata_heads: None, ..inside.clone() };
         let config = ("config.json", r#"{"num_attention_heads": 4, "hidden_size": 192}"#);
         let other = ("case.json", r#"{"params": {"num_heads": 16, "embed_dim": 192, "depth": 4}}"#);

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::array::Array;
 use super::pickle::{Id, Node, Pickle};
+use super::sidecar::Inside;
 
 /// Where training programs keep a state dict, the best choice first.
 const KEPT_UNDER: [&str; 4] = ["teacher", "student", "state_dict", "model"];
@@ -27,15 +28,21 @@ pub(crate) fn state_dict(pickle: &Pickle) -> (Id, Option<String>) {
     kept.unwrap_or((root, None))
 }
 
-/// What a training program's arguments say of the model: `arch` and `num_heads`.
-pub(crate) fn arguments(pickle: &Pickle) -> (Option<&str>, Option<usize>) {
-    let Some(args) = pickle.get(pickle.root(), "args") else { return (None, None) };
+/// What a training program's arguments say of the model: `arch`, `num_heads` and `readout`.
+pub(crate) fn arguments(pickle: &Pickle) -> Inside {
+    let Some(args) = pickle.get(pickle.root(), "args") else { return Inside::default() };
     let fields = match pickle.node(args) {
         Node::Object(object) => object.state.unwrap_or(args),
         _ => args,
     };
     let heads = pickle.get(fields, "num_heads").and_then(|id| pickle.int(id));
-    (pickle.get(fields, "arch").and_then(|id| pickle.str(id)), heads.and_then(|n| usize::try_from(n).ok()))
+    let text = |name: &str| pickle.get(fields, name).and_then(|id| pickle.str(id)).map(str::to_owned);
+    Inside {
+        metadata_heads: None,
+        argument_heads: heads.and_then(|n| usize::try_from(n).ok()),
+        architecture: text("arch"),
+        readout: text("readout"),
+    }
 }
 
 /// Takes the prefixes of wrappers off; returns the names of tensors that are outside of what is wrapped.

@@ -8,12 +8,13 @@ use dataset::{Crop, Resize, Sample, Split, Transform};
 use ndarray::Array3;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::Context;
 use crate::cli::AttentionArgs;
 use crate::exit::{Status, usage};
 use crate::records::{check_local, write_atomically};
-use crate::stages::attention::{Drawn, Job, parse_heads};
+use crate::stages::attention::{Drawn, Job, is_picture, parse_heads};
 
 /// The file that says how the pictures beside it were made.
 const SETTINGS: &str = "attention.json";
@@ -22,6 +23,8 @@ const SETTINGS: &str = "attention.json";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Settings {
     input: String,
+    /// SHA-256 of the picture; none of a folder, whose frames may become more.
+    contents: Option<String>,
     backbone: String,
     fingerprint: String,
     res: usize,
@@ -46,6 +49,9 @@ pub(crate) fn run(args: AttentionArgs, context: &Context) -> Result<Status> {
     for note in &loaded.note {
         context.reporter.say(format!("note: {note}"));
     }
+    if let Some(caution) = loaded.class_token_caution() {
+        context.reporter.warn(caution);
+    }
     let spec = loaded.backbone.spec();
     if args.res < spec.patch_size {
         return Err(usage(format!(
@@ -54,12 +60,11 @@ pub(crate) fn run(args: AttentionArgs, context: &Context) -> Result<Status> {
         )));
     }
     let heads = parse_heads(&args.heads, spec.num_heads)?;
-    let settings = settings(&args, &loaded, heads.clone());
     let job = Job {
         backbone: &loaded,
         device,
         transform: transform(args.res, &loaded),
-        heads,
+        heads: heads.clone(),
         threshold: args.threshold,
         out: &args.out,
         overwrite: args.overwrite,
@@ -69,12 +74,12 @@ pub(crate) fn run(args: AttentionArgs, context: &Context) -> Result<Status> {
         for problem in folder.problems() {
             context.reporter.warn(format!("skipped {}: {}", problem.id, problem.reason));
         }
-        claim(&settings, &args)?;
+        claim(&settings(&args, &loaded, None, heads), &args)?;
         let drawn = job.frames(&*folder, context)?;
         report(&args, drawn, folder.problems().len(), true, context)
     } else {
-        let sample = read(&args.input)?;
-        claim(&settings, &args)?;
+        let (sample, contents) = read(&args.input)?;
+        claim(&settings(&args, &loaded, Some(contents), heads), &args)?;
         report(&args, job.image(&sample, context)?, 0, false, context)
     }
 }
@@ -86,9 +91,10 @@ fn transform(res: usize, loaded: &Loaded) -> Transform {
     Transform { res, crop: Crop::None, resize: Resize::Bilinear, mean, std, ..defaults }
 }
 
-fn settings(args: &AttentionArgs, loaded: &Loaded, heads: Vec<usize>) -> Settings {
+fn settings(args: &AttentionArgs, loaded: &Loaded, contents: Option<String>, heads: Vec<usize>) -> Settings {
     Settings {
         input: args.input.display().to_string(),
+        contents,
         backbone: loaded.backbone.spec().architecture.clone(),
         fingerprint: loaded.fingerprint.clone(),
         res: args.res,
@@ -100,29 +106,48 @@ fn settings(args: &AttentionArgs, loaded: &Loaded, heads: Vec<usize>) -> Setting
 /// Makes the folder ours: pictures of other settings are not mixed with these.
 fn claim(settings: &Settings, args: &AttentionArgs) -> Result<()> {
     let path = args.out.join(SETTINGS);
-    let theirs: Option<Settings> =
-        std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    if !args.overwrite && theirs.is_some_and(|theirs| theirs != *settings) {
-        return Err(usage(format!(
-            "{} holds pictures of another input or other options (see {SETTINGS}); choose another --out, or --overwrite",
-            args.out.display()
-        )));
+    if path.exists() {
+        let theirs: Option<Settings> =
+            std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let is_same = theirs.is_some_and(|theirs| theirs == *settings);
+        if !args.overwrite && !is_same {
+            return Err(usage(format!(
+                "{} holds pictures of another input or other options (see {SETTINGS}); choose another --out, or --overwrite",
+                args.out.display()
+            )));
+        }
+        if args.overwrite {
+            remove_pictures(&args.out)?;
+        }
     }
     write_atomically(&path, &serde_json::to_vec_pretty(settings)?)
 }
 
-/// One picture file.
-fn read(path: &Path) -> Result<Sample> {
+/// Removes what an earlier run drew, and nothing else.
+fn remove_pictures(folder: &Path) -> Result<()> {
+    for entry in folder.read_dir().with_context(|| format!("reading {}", folder.display()))? {
+        let path = entry?.path();
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(is_picture) {
+            std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// One picture file, and its SHA-256.
+fn read(path: &Path) -> Result<(Sample, String)> {
     let name = path.display();
-    let picture = image::ImageReader::open(path)
-        .and_then(image::ImageReader::with_guessed_format)
+    let bytes = std::fs::read(path).with_context(|| format!("picture {name} cannot be read"))?;
+    let contents = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let picture = image::ImageReader::new(std::io::Cursor::new(&bytes))
+        .with_guessed_format()
         .map_err(image::ImageError::from)
         .and_then(image::ImageReader::decode)
         .with_context(|| format!("picture {name} cannot be read"))?
         .into_rgb8();
     let (w, h) = picture.dimensions();
     let image = Array3::from_shape_vec((h as usize, w as usize, 3), picture.into_raw())?;
-    Ok(Sample { id: name.to_string(), image, label: None })
+    Ok((Sample { id: name.to_string(), image, label: None }, contents))
 }
 
 fn report(

@@ -75,6 +75,9 @@ pub(crate) fn run(args: ClassifyArgs, context: &Context) -> Result<Status> {
     for note in &loaded.note {
         context.reporter.say(format!("note: {note}"));
     }
+    if let Some(caution) = loaded.class_token_caution() {
+        context.reporter.warn(caution);
+    }
     let job =
         Job { backbone: &loaded, device, res: args.res, blocks: args.n_last_blocks, avgpool: args.avgpool };
     job.check()?;

@@ -10,6 +10,7 @@ use crate::cli::{DinoArgs, PretrainCommand};
 use crate::exit::{Status, usage};
 use crate::pretrain_config::PretrainConfig;
 use crate::progress::duration;
+use crate::records::check_local;
 use crate::stages::pretrain::{Finished, run as train};
 
 pub(crate) fn run(command: PretrainCommand, context: &Context) -> Result<Status> {
@@ -25,6 +26,7 @@ fn dino(args: DinoArgs, context: &Context) -> Result<Status> {
     }
     let device = backbone::device(&args.device)?;
     let out = args.out.unwrap_or_else(|| PathBuf::from("runs").join(&config.name));
+    check_local(&out)?;
     if args.seeds.len() <= 1 {
         config.train.seed = args.seeds.first().copied().unwrap_or(config.train.seed);
         return one(&config, &out, &device, args.overwrite, context).map(|(_, status)| status);
@@ -59,18 +61,37 @@ fn prepare(out: &Path, overwrite: bool) -> Result<()> {
     if !out.exists() {
         return Ok(());
     }
-    let is_run = out.join("config.toml").is_file();
-    let is_empty = out.read_dir().is_ok_and(|mut entries| entries.next().is_none());
-    if !is_run && !is_empty {
+    let is_run = out.join("state.safetensors").is_file()
+        || PretrainConfig::read(&out.join("config.toml"), &[]).is_ok();
+    let names = names(out)?;
+    if !is_run && names.iter().any(|name| name != ".lock") {
         return Err(usage(format!(
             "{} is not empty and not a pretraining run; name another --out",
             out.display()
         )));
     }
-    if overwrite && is_run {
-        std::fs::remove_dir_all(out).map_err(|e| anyhow!("cannot remove {}: {e}", out.display()))?;
+    for name in names.iter().filter(|name| overwrite && is_ours(name)) {
+        let path = out.join(name);
+        std::fs::remove_file(&path).map_err(|e| anyhow!("cannot remove {}: {e}", path.display()))?;
     }
     Ok(())
+}
+
+/// Names in a folder.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let entries = folder.read_dir().map_err(|e| usage(format!("{}: {e}", folder.display())))?;
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+/// Whether a run writes a file of this name: nothing else is ever deleted.
+fn is_ours(name: &str) -> bool {
+    let name = name.strip_suffix(".tmp").unwrap_or(name);
+    let numbered = name.strip_prefix("checkpoint").and_then(|rest| rest.strip_suffix(".pth"));
+    let tables = ["config.toml", "metrics.csv", "metrics.parquet", "monitor.csv"];
+    tables.contains(&name)
+        || ["state.safetensors", "backbone.safetensors"].contains(&name)
+        || numbered.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        || name.starts_with("events.out.tfevents.")
 }
 
 fn text(finished: &Finished) -> String {

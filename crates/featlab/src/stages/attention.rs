@@ -66,6 +66,13 @@ impl Picture {
     }
 }
 
+/// Whether a run draws pictures of such a name.
+pub(crate) fn is_picture(name: &str) -> bool {
+    name == "img.png"
+        || name.ends_with(".png")
+            && [FRAME, "overlay-head", "mask_th"].iter().any(|start| name.starts_with(start))
+}
+
 /// What a run did, in pictures (of one image) or frames.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Drawn {

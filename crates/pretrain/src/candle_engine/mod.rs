@@ -6,7 +6,7 @@
 
 mod net;
 
-use candle_core::{D, DType, Device, Tensor, Var};
+use candle_core::{D, DType, Device, DeviceLocation, Tensor, Var};
 
 use crate::Result;
 use crate::config::{DinoConfig, Precision};
@@ -60,6 +60,14 @@ impl CandleEngine {
 }
 
 impl Engine for CandleEngine {
+    fn device(&self) -> String {
+        match self.device.location() {
+            DeviceLocation::Cpu => "candle on the cpu".into(),
+            DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+            DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+        }
+    }
+
     fn part(&self, config: &DinoConfig) -> usize {
         config.train.batch_size
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
+use backbone::VitConfig;
 use pretrain::{
     Dino, Layout, OptimizerKind, Readout, RunIdentity, TensorSpec, TorchValue, save_backbone, write_torch,
 };
@@ -126,13 +127,13 @@ fn args<'a>(dino: &Dino, config: &PretrainConfig) -> TorchValue<'a> {
     let (optimizer, train) = (&config.optimizer, &config.train);
     let pair = |(a, b): (f64, f64)| TorchValue::List(vec![float(a), float(b)]);
     let entries = [
-        ("arch", text(&vit.architecture())),
+        ("arch", text(original_name(vit))),
         ("patch_size", int(vit.patch_size)),
         ("embed_dim", int(vit.embed_dim)),
         ("depth", int(vit.depth)),
         ("num_heads", int(vit.num_heads)),
         ("img_size", int(vit.grid * vit.patch_size)),
-        ("readout", text(if config.backbone.readout == Readout::Class { "class" } else { "mean" })),
+        ("readout", text(readout(config))),
         ("drop_path_rate", float(config.backbone.drop_path)),
         ("out_dim", int(head.out_dim)),
         ("hidden_dim", int(head.hidden_dim)),
@@ -153,7 +154,14 @@ fn args<'a>(dino: &Dino, config: &PretrainConfig) -> TorchValue<'a> {
         ("freeze_last_layer", int(optimizer.freeze_last_layer)),
         ("batch_size_per_gpu", int(train.batch_size)),
         ("epochs", int(train.epochs)),
-        ("seed", TorchValue::Int(train.seed as i64)),
+        ("optimizer", text(optimizer_name(optimizer.kind))),
+        ("use_fp16", TorchValue::Bool(false)),
+        ("saveckp_freq", int(config.save.keep_every_epochs)),
+        ("data_path", text(&config.data.datasets.join(" "))),
+        ("student_temp", float(config.loss.student_temp)),
+        ("center_momentum", float(config.loss.center_momentum)),
+        ("init_std", float(config.backbone.init_std)),
+        ("seed", i64::try_from(train.seed).map_or_else(|_| text(&train.seed.to_string()), TorchValue::Int)),
         ("global_crops_size", int(views.global_size)),
         ("global_crops_scale", pair(views.global_scale)),
         ("local_crops_number", int(views.locals)),
@@ -161,6 +169,32 @@ fn args<'a>(dino: &Dino, config: &PretrainConfig) -> TorchValue<'a> {
         ("local_crops_scale", pair(views.local_scale)),
     ];
     TorchValue::Dict(entries.into_iter().map(|(name, value)| (text(name), value)).collect())
+}
+
+/// What the head read.
+fn readout(config: &PretrainConfig) -> &'static str {
+    match config.backbone.readout {
+        Readout::Class => "class",
+        Readout::Mean => "mean",
+    }
+}
+
+/// The original's name of a network, which leaves the patch size to an argument of its own.
+fn original_name(vit: &VitConfig) -> &'static str {
+    match (vit.embed_dim, vit.depth, vit.num_heads, vit.mlp_dim) {
+        (192, 12, 3, 768) => "vit_tiny",
+        (384, 12, 6, 1536) => "vit_small",
+        (768, 12, 12, 3072) => "vit_base",
+        _ => "vit", // none of its names: the sizes beside it say what it is
+    }
+}
+
+fn optimizer_name(kind: OptimizerKind) -> &'static str {
+    match kind {
+        OptimizerKind::Adamw => "adamw",
+        OptimizerKind::Sgd => "sgd",
+        OptimizerKind::Lars => "lars",
+    }
 }
 
 /// Writes the teacher's backbone: DINO's names, and in the metadata where it comes from.
@@ -174,6 +208,7 @@ pub(super) fn backbone(path: &Path, dino: &Dino, config: &PretrainConfig, run: &
         ("network", "teacher".into()),
         ("architecture", vit.architecture()),
         ("num_heads", vit.num_heads.to_string()),
+        ("readout", readout(config).into()),
         ("name", config.name.clone()),
         ("step", dino.state.step.to_string()),
         ("seed", config.train.seed.to_string()),

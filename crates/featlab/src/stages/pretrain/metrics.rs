@@ -66,7 +66,8 @@ pub(super) struct Metrics {
     folder: PathBuf,
     rows: Vec<Row>,
     looks: Vec<Look>,
-    events: EventWriter,
+    /// Opened with the first number.
+    events: Option<EventWriter>,
 }
 
 /// Steps over which first and last losses are averaged.
@@ -81,21 +82,30 @@ impl Metrics {
         let looks = read(&folder.join("monitor.csv"))?;
         let mut looks: Vec<Look> = looks.iter().map(|line| parse_look(line)).collect::<Result<_>>()?;
         looks.retain(|look| look.step <= step);
-        let events = EventWriter::append_to(folder, SystemTime::now())
-            .with_context(|| format!("cannot write events in {}", folder.display()))?;
-        Ok(Self { folder: folder.into(), rows, looks, events })
+        Ok(Self { folder: folder.into(), rows, looks, events: None })
+    }
+
+    fn event(&mut self, step: usize, scalars: &[(&str, f64)]) -> Result<()> {
+        let events = match &mut self.events {
+            Some(events) => events,
+            none => none.insert(
+                EventWriter::append_to(&self.folder, SystemTime::now())
+                    .with_context(|| format!("cannot write events in {}", self.folder.display()))?,
+            ),
+        };
+        events.scalars(step as u64, now(), scalars).context("cannot write events")
     }
 
     pub(super) fn push(&mut self, report: &StepReport, images_per_s: f64) -> Result<()> {
         let row = row(report, images_per_s);
         let scalars: Vec<(&str, f64)> = COLUMNS.iter().copied().zip(row).skip(2).collect();
-        self.events.scalars(report.step as u64, now(), &scalars).context("cannot write events")?;
+        self.event(report.step, &scalars)?;
         self.rows.push(row);
         Ok(())
     }
 
     pub(super) fn looked(&mut self, look: &Look) -> Result<()> {
-        self.events.scalars(look.step as u64, now(), &[("knn", look.knn)]).context("cannot write events")?;
+        self.event(look.step, &[("knn", look.knn)])?;
         self.looks.retain(|known| known.epoch != look.epoch);
         self.looks.push(*look);
         Ok(())
@@ -110,6 +120,11 @@ impl Metrics {
         }
         write_atomically(&self.folder.join("metrics.csv"), csv.as_bytes())?;
         write_atomically(&self.folder.join("metrics.parquet"), &self.parquet()?)?;
+        self.write_looks()
+    }
+
+    /// Writes the table of looks.
+    pub(super) fn write_looks(&self) -> Result<()> {
         let mut csv = "epoch,step,knn\n".to_owned();
         for Look { epoch, step, knn } in &self.looks {
             let _ = writeln!(csv, "{epoch},{step},{knn}");
@@ -151,6 +166,11 @@ impl Metrics {
         let mean = |rows: &[Row]| rows.iter().map(|row| row[2]).sum::<f64>() / rows.len().max(1) as f64;
         let n = self.rows.len().min(ENDS);
         (mean(&self.rows[..n]), mean(&self.rows[self.rows.len() - n..]))
+    }
+
+    /// Whether there was a look after `epoch` epochs.
+    pub(super) fn has_look(&self, epoch: usize) -> bool {
+        self.looks.iter().any(|look| look.epoch == epoch)
     }
 
     /// The step from which on every loss is below `bound`, if there is one.

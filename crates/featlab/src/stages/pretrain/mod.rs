@@ -6,17 +6,18 @@
 //! metrics.csv, .parquet       a row per step
 //! monitor.csv                 a row per look at the labelled set
 //! events.out.tfevents.…       the same for TensorBoard
-//! checkpoint.pth              the original's layout, of the last state; checkpointNNNN.pth of every so many epochs
+//! checkpoint.pth              the original's layout, of the last state; checkpointNNNN.pth of epochs 0, 20, 40 …
 //! backbone.safetensors        the teacher's backbone with its provenance: what `extract --backbone` takes
 //! ```
 //!
-//! Steps are a function of the state and of seeded streams, so stopping anywhere costs at most the steps since the last
+//! `.lock` is held by the process that trains. Steps are a function of the state and of seeded streams, so stopping anywhere costs at most the steps since the last
 //! state, which an interrupt writes first.
 
 mod export;
 mod metrics;
 mod monitor;
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -74,7 +75,7 @@ pub(crate) fn run(
     let dataset = open(config)?;
     let progress = context.reporter.start("decode", dataset.len() as u64, "pictures");
     let tiles = Tiles { grid: config.data.tiles, size: config.data.tile_size };
-    let memory = config.data.memory_mib << 20;
+    let memory = config.data.memory_mib.saturating_mul(1 << 20);
     let (images, problems) = Images::load(&*dataset, tiles, memory, || {
         progress.tick(1);
         context.interrupt.check()
@@ -109,6 +110,23 @@ fn open(config: &PretrainConfig) -> Result<Box<dyn Dataset>> {
     Ok(Box::new(dataset::concat(parts)?))
 }
 
+/// Takes the folder for this process.
+fn lock(out: &Path) -> Result<File> {
+    let path = out.join(".lock");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            anyhow::bail!(
+                "another process is training in {}; wait for it or name another --out",
+                out.display()
+            )
+        }
+        // Not every file system has locks; the run's files are replaced whole in any case.
+        Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
 /// A run in its folder.
 struct Run<'a> {
     config: &'a PretrainConfig,
@@ -117,6 +135,8 @@ struct Run<'a> {
     identity: RunIdentity,
     metrics: Metrics,
     monitor: Option<Monitor>,
+    /// Held while this process trains.
+    _lock: File,
     context: &'a Context,
 }
 
@@ -130,33 +150,44 @@ impl<'a> Run<'a> {
         context: &'a Context,
     ) -> Result<Self> {
         std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
+        let lock = lock(out)?;
         let state = out.join(STATE);
         if state.exists() {
-            load_state(&state, &mut dino, &identity)?;
-            let step = dino.state.step;
+            let before = load_state(&state, &mut dino, &identity)?;
+            let (step, now) = (dino.state.step, dino.device());
+            if before != now && step < dino.steps() {
+                context.reporter.warn(format!(
+                    "this run was trained on {before} and goes on on {now}: it will not be the same to the bit"
+                ));
+            }
             context.reporter.say(format!(
                 "resumed at step {step} of {} from {}",
                 dino.steps(),
                 state.display()
             ));
-        } else {
-            crate::records::write_atomically(&out.join("config.toml"), config.to_toml()?.as_bytes())?;
         }
+        crate::records::write_atomically(&out.join("config.toml"), config.to_toml()?.as_bytes())?;
         let metrics = Metrics::open(out, dino.state.step)?;
         let monitor = config.monitor.as_ref().map(|monitor| Monitor::open(monitor, context)).transpose()?;
-        Ok(Self { config, out, dino, identity, metrics, monitor, context })
+        Ok(Self { config, out, dino, identity, metrics, monitor, _lock: lock, context })
     }
 
     fn train(&mut self, images: &Images<'_>) -> Result<()> {
         let (steps, per_epoch) = (self.dino.steps(), self.dino.steps_per_epoch());
         let (seed, batch) = (self.config.train.seed, self.config.train.batch_size);
         self.announce(images);
-        if self.dino.state.step == 0 {
-            self.look(0)?;
+        // A run that was stopped between an epoch and its look makes up for it.
+        let done = self.dino.state.step / per_epoch;
+        if self.dino.state.step.is_multiple_of(per_epoch)
+            && self.wants_look(done)
+            && !self.metrics.has_look(done)
+        {
+            self.look(done)?;
         }
         let crops = self.config.views.multi_crop();
         let warm = per_epoch * self.config.optimizer.warmup_epochs.max(1);
         let mut watch = Watch::default();
+        let mut order = (usize::MAX, Vec::new()); // of the epoch that it was drawn for
         let progress =
             self.context.reporter.start("train", ((steps - self.dino.state.step) * batch) as u64, "images");
         while self.dino.state.step < steps {
@@ -167,9 +198,17 @@ impl<'a> Run<'a> {
             let started = Instant::now();
             let step = self.dino.state.step;
             let epoch = step / per_epoch;
-            let order = images.order(seed, epoch);
+            if order.0 != epoch {
+                order = (epoch, images.order(seed, epoch));
+            }
             let first = step % per_epoch * batch;
-            let views = images.views(&order[first..first + batch], &crops, seed, epoch)?;
+            let views = match images.views(&order.1[first..first + batch], &crops, seed, epoch) {
+                Ok(views) => views,
+                Err(error) => {
+                    self.save()?; // a picture that is gone now must not cost what was learned
+                    return Err(error.into());
+                }
+            };
             let report = match self.dino.step(&views) {
                 Ok(report) => report,
                 Err(error) => {
@@ -209,23 +248,28 @@ impl<'a> Run<'a> {
         let (save, epochs) = (&self.config.save, self.config.train.epochs);
         let line = self.metrics.epoch_line(last);
         self.context.reporter.say(format!("epoch {done}/{epochs}: {line}"));
-        let keeps = save.keep_every_epochs > 0 && done.is_multiple_of(save.keep_every_epochs);
-        if self.monitor.as_ref().is_some_and(|monitor| done.is_multiple_of(monitor.every_epochs))
-            || done == epochs
-        {
-            self.look(done)?;
-        }
-        if keeps {
-            export::official(&self.out.join(format!("checkpoint{done:04}.pth")), &self.dino, self.config)?;
-        }
-        if done.is_multiple_of(save.every_epochs) || keeps || done == epochs {
+        let keeps = save.keep_every_epochs > 0 && last.epoch.is_multiple_of(save.keep_every_epochs);
+        let looks = self.wants_look(done);
+        // Before the look, which takes its time and may be interrupted.
+        if done.is_multiple_of(save.every_epochs) || keeps || looks || done == epochs {
             self.save()?;
         }
-        Ok(())
+        if keeps {
+            let name = format!("checkpoint{:04}.pth", last.epoch); // as the original counts
+            export::official(&self.out.join(name), &self.dino, self.config)?;
+        }
+        if looks { self.look(done) } else { Ok(()) }
+    }
+
+    /// Whether the labelled set is looked at after `done` epochs.
+    fn wants_look(&self, done: usize) -> bool {
+        let last = self.config.train.epochs;
+        self.monitor.as_ref().is_some_and(|monitor| done.is_multiple_of(monitor.every_epochs) || done == last)
     }
 
     /// Everything that resuming needs, and the files for others.
     fn save(&mut self) -> Result<()> {
+        self.dino.check_finite()?;
         self.metrics.write()?;
         export::official(&self.out.join("checkpoint.pth"), &self.dino, self.config)?;
         save_state(&self.out.join(STATE), &self.dino, &self.identity)?;
@@ -238,6 +282,7 @@ impl<'a> Run<'a> {
         let accuracy = monitor.accuracy(&self.dino, self.context)?;
         let look = Look { epoch, step: self.dino.state.step, knn: accuracy };
         self.metrics.looked(&look)?;
+        self.metrics.write_looks()?;
         self.context
             .reporter
             .say(format!("k-NN accuracy of patches after {epoch} epochs: {:.2} %", 100.0 * accuracy));
