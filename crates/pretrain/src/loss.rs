@@ -164,3 +164,40 @@ fn row_loss(s: &mut [f32], (p, wp): (&[f32], f32), (q, wq): (&[f32], f32), inver
     }
     n * sum.ln() - along
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `sin(i + off)`.
+    fn s(n: usize, off: f64) -> Vec<f32> {
+        (0..n).map(|i| (i as f64 + off).sin() as f32).collect()
+    }
+
+    /// Two images, three views, K = 4; numbers of the original's formulas in double precision.
+    #[test]
+    fn loss_entropy_centre_and_slope_of_the_original() {
+        let (mut student, mut teacher) = (s(24, 0.0), s(16, 100.0));
+        let mut center = Center::new(4, 0.9);
+        center.values = vec![0.1, -0.2, 0.3, 0.0];
+        center.observe(&teacher);
+        let (mut entropies, mut losses) = (Vec::new(), Vec::new());
+        teacher_targets(&mut teacher, &center.values, 0.04, &mut entropies);
+        let shape = LossShape { images: 2, views: 3, batch: 2, temperature: 0.1 };
+        let loss = student_loss(&mut student, &teacher, shape, &mut losses);
+        center.update();
+        let close = |got: f64, want: f64, limit: f64| assert!((got - want).abs() < limit, "{got} {want}");
+        close(loss, 9.223_849_905_3, 1e-5);
+        let entropy = entropies.iter().map(|&h| f64::from(h)).sum::<f64>() / 4.0;
+        close(entropy, 0.225_437_283_8, 1e-5);
+        close(loss - entropy, 8.998_412_621_6, 2e-5);
+        for (got, want) in center.values.iter().zip([0.070_221, -0.174_974, 0.295_211, 0.022_216]) {
+            close(f64::from(*got), want, 1e-6);
+        }
+        let norm = student.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+        close(norm, 4.984_103_069_4, 1e-4);
+        for (got, want) in student.iter().zip([-0.010_648_84, -0.818_607_0, 0.828_873_6, 0.000_382_24]) {
+            close(f64::from(*got), want, 1e-5);
+        }
+    }
+}

@@ -296,6 +296,13 @@ mod tests {
         optimizer.step(&layout, &mut p, &g, StepSize { lr: 0.5, weight_decay: 1e-6 }, |_| false);
         close(&p[..4], &[0.841_121, 0.908_771, 0.140_901, -0.756_513]);
         close(&p[4..], &[-0.070_56, 0.378_401]);
+        // The second step has momentum; a vector's is plain: v = 0.9 v + g.
+        let before = p[4..].to_vec();
+        let next = [s(4, 8.0), s(2, 4.0)].concat();
+        optimizer.step(&layout, &mut p, &next, StepSize { lr: 0.5, weight_decay: 1e-6 }, |_| false);
+        close(&p[..4], &[0.840_345, 0.908_104, 0.140_957, -0.755_786]);
+        let plain = |i: usize| before[i] - 0.5 * (0.9 * g[4 + i] + next[4 + i]);
+        close(&p[4..], &[plain(0), plain(1)]);
     }
 
     #[test]

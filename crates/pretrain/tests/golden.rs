@@ -1,5 +1,5 @@
 //! Agreement with PyTorch: head, loss, centre, schedules, averaging, clipping, the vision transformer's gradients, and
-//! four whole steps.
+//! twenty whole steps.
 //!
 //! Heads, losses, schedules and the rest run over every case `10_*` of the reference folder `$FEATLAB_GOLDEN`, where there is
 //! one, with what varies read from their `case.json`; gradients of the transformer and whole steps over our own numbers
@@ -80,6 +80,7 @@ fn reference_cases(prefix: &str) -> Vec<Case> {
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden"),
     };
     let Ok(entries) = std::fs::read_dir(&root) else {
+        assert!(std::env::var_os("FEATLAB_GOLDEN").is_none(), "no reference folder at {}", root.display());
         println!("skipped: no reference folder at {}", root.display());
         return Vec::new();
     };
@@ -91,7 +92,9 @@ fn reference_cases(prefix: &str) -> Vec<Case> {
         expected: read(&folder.join("expected.safetensors")),
         name: folder.file_name().unwrap().to_string_lossy().into_owned(),
     };
-    matching.map(load).collect()
+    let cases: Vec<Case> = matching.map(load).collect();
+    assert!(!cases.is_empty(), "no case {prefix}* in {}", root.display());
+    cases
 }
 
 impl Case {
@@ -122,6 +125,41 @@ fn gather(layout: &Layout, tensors: &Tensors, prefix: &str) -> Vec<f32> {
     layout.tensors().iter().flat_map(|tensor| floats(tensors, &format!("{prefix}{}", tensor.name))).collect()
 }
 
+/// One head's case: inputs and results under `prefix`, compared by `close`.
+fn check_head(
+    config: &HeadConfig,
+    in_dim: usize,
+    (input, expected): (&Tensors, &Tensors),
+    prefix: &str,
+    names: [&str; 2],
+    close: impl Fn(&[f32], &str),
+) {
+    let (mut layout, mut buffers) = (Layout::default(), Layout::default());
+    let head = Head::add(&mut layout, &mut buffers, "", in_dim, config);
+    let params = gather(&layout, input, &format!("{prefix}state."));
+    let mut running = gather(&buffers, input, &format!("{prefix}state."));
+    let [x, w] = names.map(|name| floats(input, &format!("{prefix}{name}")));
+    let (mut kept, mut out, mut dx) = (HeadActivations::default(), Vec::new(), Vec::new());
+    let mut grads = vec![0.0; layout.len()];
+    head.prepare(&params, &mut kept);
+    head.forward(&params, &mut running, Mode::Train, &x, &mut kept, &mut out);
+    close(&out, "out");
+    head.backward(&params, &mut grads, &w, &mut kept, &mut dx);
+    head.finish(&params, &mut grads, &kept);
+    close(&dx, "grad_x");
+    for tensor in layout.tensors().iter().filter(|t| !config.norm_last_layer || !t.name.ends_with("weight_g"))
+    {
+        close(tensor.slot.of(&grads), &format!("grad.{}", tensor.name));
+    }
+    for tensor in buffers.tensors() {
+        close(tensor.slot.of(&running), &format!("after.{}", tensor.name));
+    }
+    if expected.contains_key(&format!("{prefix}out_eval")) {
+        head.forward(&params, &mut running, Mode::Eval, &x, &mut kept, &mut out);
+        close(&out, "out_eval");
+    }
+}
+
 #[test]
 fn reference_heads() {
     for case in reference_cases("10_dino_head") {
@@ -133,31 +171,8 @@ fn reference_heads() {
             use_bn: case.flag("use_bn"),
             norm_last_layer: !case.flag("trains_g"),
         };
-        let (mut layout, mut buffers) = (Layout::default(), Layout::default());
-        let head = Head::add(&mut layout, &mut buffers, "", case.size("in_dim"), &config);
-        let params = gather(&layout, &case.input, "state.");
-        let mut running = gather(&buffers, &case.input, "state.");
-        let (x, w) = (floats(&case.input, "x"), floats(&case.input, "w"));
-        let (mut kept, mut out, mut dx) = (HeadActivations::default(), Vec::new(), Vec::new());
-        let mut grads = vec![0.0; layout.len()];
-        head.prepare(&params, &mut kept);
-        head.forward(&params, &mut running, Mode::Train, &x, &mut kept, &mut out);
-        case.close(&out, "out");
-        head.backward(&params, &mut grads, &w, &mut kept, &mut dx);
-        head.finish(&params, &mut grads, &kept);
-        case.close(&dx, "grad_x");
-        for tensor in
-            layout.tensors().iter().filter(|t| case.flag("trains_g") || !t.name.ends_with("weight_g"))
-        {
-            case.close(tensor.slot.of(&grads), &format!("grad.{}", tensor.name));
-        }
-        for tensor in buffers.tensors() {
-            case.close(tensor.slot.of(&running), &format!("after.{}", tensor.name));
-        }
-        if case.expected.contains_key("out_eval") {
-            head.forward(&params, &mut running, Mode::Eval, &x, &mut kept, &mut out);
-            case.close(&out, "out_eval");
-        }
+        let tensors = (&case.input, &case.expected);
+        check_head(&config, case.size("in_dim"), tensors, "", ["x", "w"], |got, name| case.close(got, name));
     }
 }
 
@@ -254,6 +269,29 @@ fn reference_schedules() {
 
 // Our own numbers.
 
+#[test]
+fn heads_with_and_without_batch_norm() {
+    let tensors = own("head.safetensors");
+    for (name, layers, use_bn, trains_g) in
+        [("plain", 3, false, false), ("bn", 3, true, false), ("g", 2, true, true), ("one", 1, false, true)]
+    {
+        let config = HeadConfig {
+            out_dim: 32,
+            hidden_dim: 20,
+            bottleneck_dim: 12,
+            layers,
+            use_bn,
+            norm_last_layer: !trains_g,
+        };
+        let prefix = format!("{name}.");
+        check_head(&config, 12, (&tensors, &tensors), &prefix, ["x", "weight"], |got, what| {
+            let what = format!("{prefix}{what}");
+            // A bias in front of a batch norm has no effect: its gradient is 0 but for rounding.
+            close(got, wanted(&tensors, &what), 1e-5, 1e-5, &what);
+        });
+    }
+}
+
 fn own(name: &str) -> Tensors {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/pretrain").join(name);
     let tensors = read(&path);
@@ -299,6 +337,9 @@ fn the_way_back_through_the_transformer() {
     }
 }
 
+/// Steps of the run.
+const STEPS: usize = 20;
+
 /// The run of `make.py`, and its views.
 fn small_run(tensors: &Tensors, micro_batch: usize) -> (Dino, Vec<Vec<Views>>) {
     let config = DinoConfig {
@@ -317,51 +358,57 @@ fn small_run(tensors: &Tensors, micro_batch: usize) -> (Dino, Vec<Vec<Views>>) {
         loss: LossConfig::default(),
         teacher: TeacherConfig { momentum: 0.9, warmup_temp: 0.04, temp: 0.07, warmup_temp_epochs: 2 },
         optimizer: OptimizerConfig {
-            lr: 0.02,
+            lr: 0.1,
+            min_lr: 4e-4,
             warmup_epochs: 1,
             clip_grad: 0.05,
             ..OptimizerConfig::default()
         },
         train: TrainConfig {
-            epochs: 2,
+            epochs: 4,
             batch_size: 4,
             micro_batch: Some(micro_batch),
             seed: 0,
             ..TrainConfig::default()
         },
     };
-    let mut dino = Dino::new(config, 8).unwrap();
+    let mut dino = Dino::new(config, 20).unwrap();
     dino.state.student = gather(dino.layout(), tensors, "start.");
     dino.state.teacher = dino.state.student.clone();
-    let step = |step: usize| {
-        let view = |image: usize, view: usize| {
-            let (shape, _) = &tensors[&format!("views.{step}.{view}")];
-            let (side, len) = (shape[3], shape[1..].iter().product::<usize>());
-            let values = floats(tensors, &format!("views.{step}.{view}"))[image * len..][..len].to_vec();
-            Array3::from_shape_vec((3, side, side), values).unwrap()
-        };
-        (0..4).map(|image| (0..5).map(|v| view(image, v)).collect()).collect()
+    // What `make.py` calls `view`.
+    let view = |step: usize, image: usize, view: usize| {
+        let side = if view < 2 { 16 } else { 8 };
+        let len = 3 * side * side;
+        let value = |i: usize| ((image * len + i + 1000 * step + 37 * view) as f64).sin() as f32;
+        Array3::from_shape_vec((3, side, side), (0..len).map(value).collect()).unwrap()
     };
-    let views = (0..4).map(step).collect();
+    let step = |step: usize| (0..4).map(|image| (0..5).map(|v| view(step, image, v)).collect()).collect();
+    let views = (0..STEPS).map(step).collect();
     (dino, views)
 }
 
 #[test]
-fn four_steps_of_dino() {
+fn twenty_steps_of_dino() {
     let tensors = own("dino.safetensors");
     for micro_batch in [4, 3, 1] {
         let (mut dino, views) = small_run(&tensors, micro_batch);
         for (step, views) in views.iter().enumerate() {
             let loss = dino.step(views).unwrap().loss;
-            close(&[loss as f32], wanted(&tensors, &format!("loss.{step}")), 1e-5, 0.0, "loss");
+            close(&[loss as f32], wanted(&tensors, &format!("loss.{step}")), 1e-4, 0.0, "loss");
         }
         close(&dino.state.center.values, wanted(&tensors, "center"), 1e-4, 0.0, "center");
         for (what, values) in [("student", &dino.state.student), ("teacher", &dino.state.teacher)] {
             for tensor in dino.layout().tensors() {
                 let name = format!("{what}.{}", tensor.name);
-                // Adam divides by the gradient's size: where that is rounding noise (keys' biases), so is its step.
-                let noise = if tensor.name.ends_with("qkv.bias") { 1e-3 } else { 0.0 };
-                close(tensor.slot.of(values), wanted(&tensors, &name), 1e-4, noise, &name);
+                let (got, want) = (tensor.slot.of(values), wanted(&tensors, &name));
+                if tensor.name.ends_with("qkv.bias") {
+                    // A key's bias has no effect. Adam divides its gradient, which is rounding noise, by its size.
+                    let d = want.len() / 3;
+                    close(&got[..d], &want[..d], 2e-4, 0.0, &name);
+                    close(&got[2 * d..], &want[2 * d..], 2e-4, 0.0, &name);
+                } else {
+                    close(got, want, 2e-4, 0.0, &name);
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
-"""Reference numbers of crates/pretrain: the way back through a vision transformer, and four steps of DINO, by PyTorch.
+"""Reference numbers of crates/pretrain: the way back through a vision transformer, heads, and twenty steps of DINO, by PyTorch.
 
 Written from the paper and the layer definitions; everything is computed in float64 and stored as float32.
-Made with python 3.11, torch 2.15.0. Run: python3 make.py  (writes vit.safetensors and dino.safetensors beside itself)
+Made with python 3.11, torch 2.15.0. Run: python3 make.py  (writes vit, head and dino.safetensors beside itself)
 """
 
 import math
@@ -92,9 +92,49 @@ def cosine(base, end, n, i, warmup=0):
     return end + 0.5 * (base - end) * (1 + math.cos(math.pi * (i - warmup) / (n - warmup)))
 
 
+def heads():
+    """torch.nn's own batch norm, weight norm and normalize; the numbers are those of a random weighted sum of the logits."""
+    out = {}
+    for case, layers, use_bn, trains_g in [("plain", 3, False, False), ("bn", 3, True, False), ("g", 2, True, True), ("one", 1, False, True)]:
+        widths = [D, *[HIDDEN] * (layers - 1), BOTTLENECK]
+        mlp = []
+        for i in range(layers):
+            mlp.append(torch.nn.Linear(widths[i], widths[i + 1]))
+            if i + 1 < layers:
+                mlp += [torch.nn.BatchNorm1d(HIDDEN)] * use_bn + [torch.nn.GELU()]
+        module = torch.nn.Module()
+        module.mlp = torch.nn.Sequential(*mlp) if layers > 1 else mlp[0]
+        module.last_layer = torch.nn.utils.weight_norm(torch.nn.Linear(BOTTLENECK, K, bias=False))
+        with torch.no_grad():
+            for value in module.parameters():
+                value.copy_((value + 0.1 * torch.randn_like(value)).float().double())
+            for name, value in module.named_buffers():
+                if value.is_floating_point():
+                    value.copy_(torch.rand_like(value).float().double() + 0.5)
+        state = {name: value.clone() for name, value in module.state_dict().items() if value.is_floating_point()}
+        x = torch.randn(7, D).float().double().requires_grad_()
+        weight = torch.randn(7, K).float().double()
+        logits = module.last_layer(F.normalize(module.mlp(x), dim=-1))
+        (logits * weight).sum().backward()
+        out |= {f"{case}.state.{name}": value for name, value in state.items()}
+        out |= {f"{case}.x": x.detach(), f"{case}.weight": weight, f"{case}.out": logits.detach(), f"{case}.grad_x": x.grad}
+        out |= {f"{case}.grad.{name}": value.grad for name, value in module.named_parameters() if trains_g or not name.endswith("weight_g")}
+        out |= {f"{case}.after.{name}": value for name, value in module.named_buffers() if value.is_floating_point()}
+        module.eval()
+        with torch.no_grad():
+            out[f"{case}.out_eval"] = module.last_layer(F.normalize(module.mlp(x), dim=-1))
+    return out
+
+
+def view(step, number, batch, side):
+    """sin(i + offset), rounded to float32, so that no picture need be stored."""
+    i = torch.arange(batch * 3 * side * side)
+    return torch.sin(i + 1000 * step + 37 * number).float().double().reshape(batch, 3, side, side)
+
+
 def dino():
-    # 2 epochs of 2 steps; the last layer is frozen in the first.
-    B, LOCALS, STEPS, CLIP = 4, 3, 4, 0.05
+    # 4 epochs of 5 steps; the last layer is frozen in the first.
+    B, LOCALS, STEPS, PER_EPOCH, CLIP = 4, 3, 20, 5, 0.05
     student = {name: value.clone().requires_grad_() for name, value in network().items()}
     teacher = {name: value.detach().clone() for name, value in student.items()}
     out = {f"start.{name}": value.detach().clone() for name, value in student.items()}
@@ -104,16 +144,14 @@ def dino():
     adam = torch.optim.AdamW([{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}])
     center = torch.zeros(1, K)
     for step in range(STEPS):
-        views = [torch.randn(B, 3, 16, 16).float().double() for _ in range(2)]
-        views += [torch.randn(B, 3, 8, 8).float().double() for _ in range(LOCALS)]
-        out |= {f"views.{step}.{v}": view for v, view in enumerate(views)}
-        lr = cosine(0.02 * B / 256, 1e-6, STEPS, step, warmup=2)
+        views = [view(step, v, B, 16 if v < 2 else 8) for v in range(2 + LOCALS)]
+        lr = cosine(0.1 * B / 256, 4e-4, STEPS, step, warmup=PER_EPOCH)
         for group in adam.param_groups:
             group["lr"] = lr
         adam.param_groups[0]["weight_decay"] = cosine(0.04, 0.4, STEPS, step)
         with torch.no_grad():
             t = head(teacher, tokens(teacher, torch.cat(views[:2]))[:, 0])
-        targets = ((t - center) / [0.04, 0.07][step // 2]).softmax(-1).chunk(2)
+        targets = ((t - center) / [0.04, 0.07, 0.07, 0.07][step // PER_EPOCH]).softmax(-1).chunk(2)
         s = torch.cat([tokens(student, torch.cat(views[:2]))[:, 0], tokens(student, torch.cat(views[2:]))[:, 0]])
         logs = (head(student, s) / 0.1).log_softmax(-1).chunk(2 + LOCALS)
         terms = [-(p * q).sum(-1).mean() for i, p in enumerate(targets) for j, q in enumerate(logs) if i != j]
@@ -123,7 +161,7 @@ def dino():
         loss.backward()
         for name, value in trained.items():
             value.grad *= min(1.0, CLIP / (value.grad.norm().item() + 1e-6))
-        if step < 2:
+        if step < PER_EPOCH:
             student["head.last_layer.weight_v"].grad = None
         adam.step()
         momentum = cosine(0.9, 1.0, STEPS, step)
@@ -136,7 +174,7 @@ def dino():
     return out | {"center": center}
 
 
-for name, tensors in [("vit", vit()), ("dino", dino())]:
+for name, tensors in [("vit", vit()), ("dino", dino()), ("head", heads())]:
     path = Path(__file__).with_name(f"{name}.safetensors")
     save_file({key: value.float().contiguous() for key, value in tensors.items()}, path)
     print(path.name, path.stat().st_size)

@@ -1,0 +1,184 @@
+//! Does DINO learn? On images that are told apart by their shapes alone, in seconds: features of the teacher find the class that
+//! nobody told them, and without centring or sharpening the run collapses as the paper says.
+//!
+//! An image is one of 8 smooth random patterns of 16 x 16 pixels, with contrast, brightness and slopes of its own; a view changes them
+//! again and adds noise, and a local view is a window of 12 x 12.
+
+#![expect(clippy::unwrap_used, reason = "a test file: helpers outside `#[test]` are tests too")]
+
+use ndarray::{Array2, Array3, s};
+use pretrain::{
+    Activations, BackboneConfig, Branch, Dino, DinoConfig, HeadConfig, LossConfig, OptimizerConfig, Signs,
+    TeacherConfig, TrainConfig, Views, ViewsConfig,
+};
+use probe::{KnnVote, LabelledRows};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+
+const SIDE: usize = 16;
+const CLASSES: usize = 8;
+const BATCH: usize = 64;
+const TRAIN: usize = 1024;
+const TEST: usize = 512;
+
+type Image = Array2<f32>;
+
+fn normal(rng: &mut ChaCha8Rng) -> f32 {
+    rng.sample(StandardNormal)
+}
+
+/// `base` at another contrast, with another brightness and slopes, and with noise of deviation `sigma`.
+fn changed(rng: &mut ChaCha8Rng, base: &Image, sigma: f32) -> Image {
+    let (contrast, brightness) = (rng.random_range(0.6..1.4), 0.5 * normal(rng));
+    let slopes = [0.4 * normal(rng), 0.4 * normal(rng)];
+    let ramp = |i: usize| 2.0 * i as f32 / (SIDE - 1) as f32 - 1.0;
+    Image::from_shape_fn((SIDE, SIDE), |(y, x)| {
+        contrast * base[[y, x]] + brightness + slopes[0] * ramp(x) + slopes[1] * ramp(y) + sigma * normal(rng)
+    })
+}
+
+/// 4 x 4 random numbers, enlarged bilinearly and standardised.
+fn pattern(rng: &mut ChaCha8Rng) -> Image {
+    let coarse = Image::from_shape_simple_fn((4, 4), || normal(rng));
+    let taps = |i: usize| {
+        let at = ((i as f32 + 0.5) / 4.0 - 0.5).clamp(0.0, 3.0);
+        let low = (at as usize).min(2);
+        (low, at - low as f32)
+    };
+    let fine = Image::from_shape_fn((SIDE, SIDE), |(y, x)| {
+        let ((y, fy), (x, fx)) = (taps(y), taps(x));
+        let row = |y: usize| coarse[[y, x]] * (1.0 - fx) + coarse[[y, x + 1]] * fx;
+        row(y) * (1.0 - fy) + row(y + 1) * fy
+    });
+    let mean = fine.mean().unwrap();
+    let deviation = fine.mapv(|x| (x - mean).powi(2)).mean().unwrap().sqrt();
+    fine.mapv(|x| (x - mean) / deviation)
+}
+
+/// Images and their classes.
+fn images(rng: &mut ChaCha8Rng, patterns: &[Image], count: usize) -> (Vec<Image>, Vec<u32>) {
+    (0..count).map(|i| (changed(rng, &patterns[i % CLASSES], 0.3), (i % CLASSES) as u32)).unzip()
+}
+
+fn three_channels(image: &Image) -> Array3<f32> {
+    let (h, w) = image.dim();
+    image.broadcast((3, h, w)).unwrap().to_owned()
+}
+
+fn views(rng: &mut ChaCha8Rng, image: &Image, local: usize) -> Views {
+    let mut view = |side: usize| {
+        let whole = changed(rng, image, 0.2);
+        let room = (SIDE - side) / 4 + 1; // windows lie on the grid of patches
+        let (y, x) = (4 * rng.random_range(0..room), 4 * rng.random_range(0..room));
+        three_channels(&whole.slice(s![y..y + side, x..x + side]).to_owned())
+    };
+    vec![view(SIDE), view(SIDE), view(local), view(local)]
+}
+
+fn config(seed: u64) -> DinoConfig {
+    DinoConfig {
+        backbone: BackboneConfig {
+            arch: "vit_micro_patch8".into(),
+            embed_dim: Some(48),
+            depth: Some(2),
+            num_heads: Some(2),
+            patch_size: Some(4),
+            table_size: SIDE,
+            drop_path: 0.0,
+            init_std: 0.1,
+            ..BackboneConfig::default()
+        },
+        head: HeadConfig { out_dim: 64, hidden_dim: 128, bottleneck_dim: 32, ..HeadConfig::default() },
+        views: ViewsConfig { global_size: SIDE, local_size: 12, locals: 2, ..ViewsConfig::default() },
+        loss: LossConfig::default(),
+        teacher: TeacherConfig { momentum: 0.99, warmup_temp: 0.03, temp: 0.03, warmup_temp_epochs: 0 },
+        optimizer: OptimizerConfig {
+            lr: 4e-3, // 1e-3 at a batch of 64
+            warmup_epochs: 6,
+            ..OptimizerConfig::default()
+        },
+        train: TrainConfig { epochs: 60, batch_size: BATCH, seed, ..TrainConfig::default() },
+    }
+}
+
+/// What a run came to.
+struct Outcome {
+    knn_before: f64,
+    knn_after: f64,
+    /// Means over the last 200 steps.
+    loss: f64,
+    signs: Signs,
+}
+
+/// k-NN accuracy of the teacher's class tokens.
+fn knn(dino: &Dino, train: &(Vec<Image>, Vec<u32>), test: &(Vec<Image>, Vec<u32>)) -> f64 {
+    let features = |images: &[Image]| {
+        let pixels: Vec<f32> = images.iter().flat_map(|image| three_channels(image).into_iter()).collect();
+        let (mut kept, mut out) = (Activations::default(), Vec::new());
+        let no_drop = |_| [Branch::new(), Branch::new()];
+        dino.network().vit.forward(&dino.state.teacher, &pixels, (SIDE, SIDE), no_drop, &mut kept, &mut out);
+        Array2::from_shape_vec((images.len(), 48), out).unwrap()
+    };
+    let (rows, queries) = (features(&train.0), features(&test.0));
+    let vote = KnnVote { ks: vec![20], ..KnnVote::default() };
+    let known = LabelledRows { rows: rows.view(), classes: &train.1 };
+    vote.rank(known, queries.view()).unwrap()[0].accuracy(&test.1).unwrap().top1
+}
+
+fn run(config: DinoConfig, steps: usize) -> Outcome {
+    let mut rng = ChaCha8Rng::seed_from_u64(config.train.seed);
+    let patterns: Vec<Image> = (0..CLASSES).map(|_| pattern(&mut rng)).collect();
+    let (train, test) = (images(&mut rng, &patterns, TRAIN), images(&mut rng, &patterns, TEST));
+    let mut dino = Dino::new(config, TRAIN).unwrap();
+    let knn_before = knn(&dino, &train, &test);
+    let mut reports = Vec::new();
+    for _ in 0..steps {
+        let batch: Vec<Views> = (0..BATCH)
+            .map(|_| {
+                let image = &train.0[rng.random_range(0..TRAIN)];
+                views(&mut rng, image, 12)
+            })
+            .collect();
+        reports.push(dino.step(&batch).unwrap());
+    }
+    let last = &reports[steps - 200..];
+    let mean = |of: fn(&Signs) -> f64| last.iter().map(|r| of(&r.signs)).sum::<f64>() / 200.0;
+    Outcome {
+        knn_before,
+        knn_after: knn(&dino, &train, &test),
+        loss: last.iter().map(|report| report.loss).sum::<f64>() / 200.0,
+        signs: Signs {
+            teacher_entropy: mean(|s| s.teacher_entropy),
+            marginal_entropy: mean(|s| s.marginal_entropy),
+            information: mean(|s| s.information),
+            ..last[0].signs
+        },
+    }
+}
+
+#[test]
+fn classes_are_found_that_nobody_told() {
+    for seed in [0, 1] {
+        let Outcome { knn_before, knn_after, loss, signs } = run(config(seed), 960);
+        println!(
+            "seed {seed}: k-NN {knn_before:.3} to {knn_after:.3}, loss {loss:.3}, information {:.3}",
+            signs.information
+        );
+        assert!(knn_before < 0.8 && knn_after > 0.85, "seed {seed}: k-NN {knn_before} to {knn_after}");
+        assert!(signs.information > 1.0 && loss < 0.75 * 64f64.ln(), "seed {seed}: loss {loss}, {signs:?}");
+    }
+}
+
+#[test]
+fn without_centring_one_output_dominates_and_without_sharpening_all_are_equal() {
+    let mut config_one = config(0);
+    config_one.loss.center_momentum = 1.0;
+    let one = run(config_one, 500).signs;
+    let ln_k = 64f64.ln();
+    assert!(one.teacher_entropy < ln_k / 3.0 && one.marginal_entropy < ln_k / 3.0, "{one:?}");
+    let mut config_uniform = config(0);
+    (config_uniform.teacher.warmup_temp, config_uniform.teacher.temp) = (1.0, 1.0);
+    let uniform = run(config_uniform, 500);
+    assert!((uniform.loss - ln_k).abs() < 0.01 && uniform.signs.information < 0.01, "{}", uniform.loss);
+}
