@@ -348,6 +348,10 @@ impl Sweep {
                 "the backbone has seeded random weights (seed {seed}), it was never trained: the numbers show that \
                  the line works, not what DINO features can do"
             )],
+            Origin::Embedded => vec![
+                "the backbone is the one carried inside: trained on drawn scenes, it knows nothing of photographs"
+                    .to_owned(),
+            ],
             _ => self.backbone.note.clone(),
         }
     }
