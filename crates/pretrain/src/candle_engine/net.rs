@@ -226,15 +226,12 @@ impl<'a> Net<'a> {
 
     /// A matrix product in the numbers asked for; the result is f32.
     fn matmul(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        if self.precision == Precision::F32 {
-            return a.matmul(b);
+        match self.precision {
+            Precision::F32 => a.matmul(b),
+            Precision::Bf16 => {
+                a.to_dtype(DType::BF16)?.matmul(&b.to_dtype(DType::BF16)?)?.to_dtype(DType::F32)
+            }
         }
-        let short = |x: &Tensor| -> Result<Tensor> {
-            let short = x.to_dtype(DType::BF16)?;
-            // candle's processor backend has no product of such numbers; f32 holds them exactly.
-            if x.device().is_cpu() { short.to_dtype(DType::F32) } else { Ok(short) }
-        };
-        short(a)?.matmul(&short(b)?)?.to_dtype(DType::BF16)?.to_dtype(DType::F32)
     }
 }
 
