@@ -416,7 +416,7 @@ Examples:
   featlab pretrain dino dino.toml --device cuda:0 --set train.precision=bf16
   featlab extract --dataset folder:photos --backbone runs/photos/seed-0/backbone.safetensors --out features/photos
 
-The same command again resumes, to the same bits, or finds nothing to do. Watch it: tensorboard --logdir runs.")]
+The same command again resumes, on the CPU to the same bits, or finds nothing to do. Watch it: tensorboard --logdir runs.")]
 pub struct DinoArgs {
     /// Pretraining file
     pub file: PathBuf,

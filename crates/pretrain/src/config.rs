@@ -265,7 +265,7 @@ pub enum Precision {
     /// 32 bits.
     #[default]
     F32,
-    /// 16 bits with the range of 32, on GPUs.
+    /// 16 bits with the range of 32, on GPUs (NVIDIA: compute capability 8.0 or newer).
     Bf16,
 }
 

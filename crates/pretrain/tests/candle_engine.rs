@@ -6,8 +6,8 @@
 use candle_core::Device;
 use ndarray::Array3;
 use pretrain::{
-    BackboneConfig, Dino, DinoConfig, Error, HeadConfig, Precision, Readout, TeacherConfig, TrainConfig,
-    Views, ViewsConfig,
+    BackboneConfig, Dino, DinoConfig, Error, HeadConfig, Precision, Readout, RunIdentity, TeacherConfig,
+    TrainConfig, Views, ViewsConfig, load_state, save_state,
 };
 
 const IMAGES: usize = 4;
@@ -101,12 +101,11 @@ fn a_step_is_the_processors_step() {
         assert!((ours.loss - theirs.loss).abs() < 1e-5 * ours.loss, "{name}: {} {}", ours.loss, theirs.loss);
         for tensor in host.layout().tensors() {
             let (ours, theirs) = (tensor.slot.of(host.grads()), tensor.slot.of(device.grads()));
-            // Keys' biases have no effect on a softmax: their gradients are rounding.
-            let scale = off(ours, theirs);
-            let is_noise = ours.iter().chain(theirs).all(|g| g.abs() < 1e-5);
-            assert!(scale < 1e-3 || is_noise, "{name}: {} is off by {scale}", tensor.name);
+            // A bias before a batch norm has no effect, and its gradient is rounding.
+            let is_noise = ours.iter().chain(theirs).all(|g| g.abs() < 1e-6);
+            let off = off(ours, theirs);
+            assert!(off < 1e-4 || is_noise, "{name}: {} is off by {off}", tensor.name);
         }
-        assert!(off(host.grads(), device.grads()) < 1e-4, "{name}");
         assert!(off(&host.state.center.values, &device.state.center.values) < 1e-5, "{name}");
         assert!(off(&host.state.student_buffers, &device.state.student_buffers) < 1e-5, "{name}");
         assert!(off(&host.state.teacher_buffers, &device.state.teacher_buffers) < 1e-5, "{name}");
@@ -122,10 +121,16 @@ fn a_step_is_the_processors_step() {
     }
 }
 
+/// Where the student has gone since `start`. Parameters hardly move in a few steps, so that their own cosine says nothing.
+fn way(dino: &Dino, start: &[f32]) -> Vec<f32> {
+    dino.state.student.iter().zip(start).map(|(now, then)| now - then).collect()
+}
+
 #[test]
 fn runs_stay_together_and_the_teacher_only_follows() {
     let config = config(Readout::Mean);
     let [mut host, mut device] = pair(&config);
+    let start = device.state.student.clone();
     for step in 0..6 {
         let before = device.state.teacher.clone();
         let batch = batch(&config, step as f32);
@@ -137,7 +142,59 @@ fn runs_stay_together_and_the_teacher_only_follows() {
         assert!(off(&device.state.teacher, &follows) < 1e-6);
     }
     assert_ne!(device.state.student, host.state.student, "two programs, not one");
-    assert!(cosine(&host.state.student, &device.state.student) > 0.999_99);
+    let cosine = cosine(&way(&host, &start), &way(&device, &start));
+    assert!(cosine > 0.999, "{cosine}");
+}
+
+#[test]
+fn a_run_may_go_on_with_the_other_engine() {
+    let config = config(Readout::Class);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("state.safetensors");
+    let run = RunIdentity { config: config.clone(), data: "waves".into(), images: 2 * IMAGES };
+    for device_first in [true, false] {
+        let [host, device] = pair(&config);
+        let (mut first, mut second) = if device_first { (device, host) } else { (host, device) };
+        (0..2).for_each(|step| drop(first.step(&batch(&config, step as f32)).unwrap()));
+        save_state(&file, &first, &run).unwrap();
+        load_state(&file, &mut second, &run).unwrap();
+        assert_eq!(first.state, second.state);
+        let start = first.state.student.clone();
+        for step in 2..5 {
+            let batch = batch(&config, step as f32);
+            let (ours, theirs) = (first.step(&batch).unwrap(), second.step(&batch).unwrap());
+            assert_eq!(ours.step, theirs.step);
+            assert!((ours.loss - theirs.loss).abs() < 1e-5 * ours.loss);
+        }
+        let cosine = cosine(&way(&first, &start), &way(&second, &start));
+        assert!(cosine > 0.999, "{cosine}");
+    }
+}
+
+/// Sums over 65,536 outputs, the published number, must not lose what a small K would not show.
+#[test]
+fn a_loss_of_many_outputs_is_as_exact() {
+    let mut config = config(Readout::Class);
+    config.head.out_dim = 65_536;
+    let [mut host, mut device] = pair(&config);
+    let batch = batch(&config, 0.0);
+    let (ours, theirs) = (host.step(&batch).unwrap(), device.step(&batch).unwrap());
+    for (ours, theirs) in
+        [(ours.loss, theirs.loss), (ours.signs.teacher_entropy, theirs.signs.teacher_entropy)]
+    {
+        assert!((ours - theirs).abs() < 2e-6 * ours, "{ours} {theirs}");
+    }
+}
+
+/// Weights of 0 make a bottleneck of 0, which has no direction.
+#[test]
+fn a_bottleneck_of_zeros_is_no_end() {
+    let mut config = config(Readout::Class);
+    config.backbone.init_std = 0.0;
+    let mut device = Dino::on_device(config.clone(), 2 * IMAGES, &Device::Cpu).unwrap();
+    let report = device.step(&batch(&config, 0.0)).unwrap();
+    assert!((report.loss - f64::from(23).ln()).abs() < 1e-5, "{}", report.loss);
+    assert!(device.grads().iter().all(|g| g.is_finite()));
 }
 
 /// A product of 16-bit numbers is right to 1 in 256; a gradient that adds up many of them keeps its direction.

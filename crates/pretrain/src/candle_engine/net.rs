@@ -177,10 +177,13 @@ impl<'a> Net<'a> {
             x = x.gelu_erf()?;
             index += 1;
         }
-        let unit = x.broadcast_div(&length(&x)?.maximum(NORMALIZE_EPS)?)?;
+        // The limit comes before the root, whose slope at 0 is infinite.
+        let squares = x.sqr()?.sum_keepdim(1)?.maximum(NORMALIZE_EPS * NORMALIZE_EPS)?;
+        let unit = x.broadcast_div(&squares.sqrt()?)?;
         let v = self.tensors.get(&format!("{HEAD}last_layer.weight_v"))?;
         let g = self.tensors.get(&format!("{HEAD}last_layer.weight_g"))?;
-        let weight = v.broadcast_mul(&(g / length(v)?)?)?;
+        let lengths = v.sqr()?.sum_keepdim(1)?.sqrt()?;
+        let weight = v.broadcast_mul(&(g / lengths)?)?;
         Ok((self.matmul(&unit, &weight.t()?)?, statistics))
     }
 
@@ -223,15 +226,12 @@ impl<'a> Net<'a> {
 
     /// A matrix product in the numbers asked for; the result is f32.
     fn matmul(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        if self.precision == Precision::F32 {
-            return a.matmul(b);
+        match self.precision {
+            Precision::F32 => a.matmul(b),
+            Precision::Bf16 => {
+                a.to_dtype(DType::BF16)?.matmul(&b.to_dtype(DType::BF16)?)?.to_dtype(DType::F32)
+            }
         }
-        let short = |x: &Tensor| -> Result<Tensor> {
-            let short = x.to_dtype(DType::BF16)?;
-            // candle's processor backend has no product of such numbers; f32 holds them exactly.
-            if x.device().is_cpu() { short.to_dtype(DType::F32) } else { Ok(short) }
-        };
-        short(a)?.matmul(&short(b)?)?.to_dtype(DType::BF16)?.to_dtype(DType::F32)
     }
 }
 
@@ -242,11 +242,6 @@ fn add_branch(x: &Tensor, branch: Tensor, scales: &Branch) -> Result<Tensor> {
     }
     let scales = Tensor::from_slice(scales, (scales.len(), 1, 1), x.device())?;
     x + branch.broadcast_mul(&scales)?
-}
-
-/// `‖row‖₂`, `[rows, 1]`.
-fn length(x: &Tensor) -> Result<Tensor> {
-    x.sqr()?.sum_keepdim(1)?.sqrt()
 }
 
 /// Over the last axis.

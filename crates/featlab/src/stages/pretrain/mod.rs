@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config.toml                 the resolved configuration
-//! state.safetensors           where the run stands; it resumes from here to the same bits
+//! state.safetensors           where the run stands; it resumes from here, on the CPU to the same bits
 //! metrics.csv, .parquet       a row per step
 //! monitor.csv                 a row per look at the labelled set
 //! events.out.tfevents.…       the same for TensorBoard
