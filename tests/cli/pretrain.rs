@@ -40,11 +40,16 @@ epochs = 3
 batch_size = 4
 "#;
 
+/// On the CPU, whose bits are the same each time, also where the build has other devices.
 fn pretrain(scratch: &Scratch, out: &Path) -> Command {
+    pretrain_on("cpu", scratch, out)
+}
+
+fn pretrain_on(device: &str, scratch: &Scratch, out: &Path) -> Command {
     let file = scratch.path("tiny.toml");
     std::fs::write(&file, TINY).unwrap();
     let mut command = featlab();
-    command.args(["pretrain", "dino"]).arg(file).arg("--out").arg(out);
+    command.args(["pretrain", "dino", "--device", device]).arg(file).arg("--out").arg(out);
     command
 }
 
@@ -163,6 +168,29 @@ fn two_processes_do_not_train_in_one_folder() {
     assert!(stderr.contains("another process is training"), "{stderr}");
     drop(lock);
     expect(&mut pretrain(&scratch, &out), 0);
+}
+
+#[test]
+fn what_a_device_cannot_do_is_refused() {
+    let scratch = Scratch::new();
+    let out = scratch.path("run");
+    let refused = |command: &mut Command, words: [&str; 2]| {
+        let (_, stderr) = expect(command, 2);
+        assert!(words.iter().all(|word| stderr.contains(word)), "{stderr}");
+    };
+    let mut short = pretrain(&scratch, &out);
+    refused(short.args(["--set", "train.precision=bf16"]), ["train.precision", "choose a GPU"]);
+    refused(pretrain(&scratch, &out).args(["--set", "train.precision=f64"]), ["precision", "f64"]);
+    refused(&mut pretrain_on("gpu", &scratch, &out), ["gpu", "expected auto, cpu, cuda:N or metal"]);
+    if cfg!(not(any(feature = "cuda", feature = "metal"))) {
+        refused(&mut pretrain_on("cuda:0", &scratch, &out), ["cuda:0", "device"]);
+        let [auto, cpu] = ["auto", "cpu"].map(|device| {
+            let out = scratch.path(device);
+            expect(&mut pretrain_on(device, &scratch, &out), 0);
+            bytes(&out, "state.safetensors")
+        });
+        assert!(auto == cpu, "without GPUs, auto is the CPU's engine");
+    }
 }
 
 #[test]
