@@ -55,6 +55,9 @@ pub(crate) fn featlab() -> Command {
     for name in ["RAYON_NUM_THREADS", "SLURM_ARRAY_TASK_ID", "HF_HOME", "HF_TOKEN"] {
         command.env_remove(name);
     }
+    for name in std::env::vars().map(|(name, _)| name).filter(|name| name.starts_with("AWS_")) {
+        command.env_remove(name);
+    }
     command.env("HF_HUB_OFFLINE", "1").env("NO_COLOR", "1");
     command
 }

@@ -6,6 +6,7 @@
 
 use std::io;
 
+use crate::cloud::hint;
 use crate::{DamageKind, Difference};
 
 /// `Result` with this crate's [`Error`].
@@ -16,7 +17,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// A URL whose scheme names a store that this build cannot reach.
-    #[error("{url}: this build has no store for {scheme}:// (it can use plain paths, file:// and memory://)")]
+    #[error(
+        "{url}: this build has no store for {scheme}:// (it can use plain paths, file://, memory://, s3://, gs:// and az://)"
+    )]
     UnsupportedScheme {
         /// The scheme, without `://`.
         scheme: String,
@@ -212,23 +215,27 @@ impl Error {
         if matches!(error, object_store::Error::NotFound { .. }) {
             return Self::NotFound { path };
         }
-        let mut cause: &(dyn std::error::Error + 'static) = error;
-        let mut kind = io::ErrorKind::Other;
-        loop {
-            if let Some(io) = cause.downcast_ref::<io::Error>() {
-                kind = io.kind();
-            }
-            match cause.source() {
-                Some(inner) => cause = inner,
-                None => break,
-            }
-        }
-        Self::Io { operation, path, kind, cause: cause.to_string() }
+        let kinds = causes(error).filter_map(|cause| Some(cause.downcast_ref::<io::Error>()?.kind()));
+        let kind = kinds.last().unwrap_or(io::ErrorKind::Other);
+        let cause = innermost(error) + hint(&path);
+        Self::Io { operation, path, kind, cause }
     }
 
     pub(crate) fn io(operation: &'static str, path: String, error: &io::Error) -> Self {
         Self::Io { operation, path, kind: error.kind(), cause: error.to_string() }
     }
+}
+
+/// An error and what it came from, the innermost last.
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |cause| cause.source())
+}
+
+/// The innermost cause in words.
+pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    causes(error).last().map_or_else(String::new, ToString::to_string)
 }
 
 fn join(differences: &[Difference]) -> String {

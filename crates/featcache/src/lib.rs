@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod cache;
+mod cloud;
 mod damage;
 mod dtype;
 mod encode;

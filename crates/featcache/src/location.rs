@@ -1,13 +1,13 @@
-//! From what a user types to a place: plain paths, `file://` and `memory://`.
+//! From what a user types to a place: plain paths, `file://`, `memory://` and the URLs of object stores.
 //!
-//! `file:///a%20b` is percent-decoded, a plain path is taken literally. Object stores (`s3://` …) are
-//! recognised and refused with an error that says so, because a folder called `s3:` helps nobody.
-//! Credentials in a URL never reach a message.
+//! `file:///a%20b` is percent-decoded, a plain path is taken literally. An unknown scheme is refused with an error that
+//! says so, because a folder called `http:` helps nobody. Credentials have no place in a URL and never reach a message.
 
 use std::path::PathBuf;
 
 use object_store::path::Path;
 
+use crate::cloud::Vendor;
 use crate::{Error, Result};
 
 /// A parsed location.
@@ -17,6 +17,8 @@ pub(crate) enum Location {
     Local(PathBuf),
     /// A prefix in a named store in memory.
     Memory { host: String, prefix: Path },
+    /// A prefix in a bucket; `url` names the bucket alone.
+    Bucket { vendor: Vendor, url: String, prefix: Path },
 }
 
 impl Location {
@@ -27,16 +29,36 @@ impl Location {
                 path => Ok(Self::Local(PathBuf::from(path))),
             };
         };
-        match scheme.to_ascii_lowercase().as_str() {
+        let scheme = scheme.to_ascii_lowercase();
+        if let Some(vendor) = Vendor::of_scheme(&scheme) {
+            return bucket(text, vendor, &scheme, rest);
+        }
+        match scheme.as_str() {
             "file" => local(text, rest),
             "memory" => {
                 let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
                 let prefix = Path::from_url_path(path).map_err(|error| invalid(text, error))?;
                 Ok(Self::Memory { host: host.into(), prefix })
             }
-            _ => Err(Error::UnsupportedScheme { scheme: scheme.into(), url: redacted(text) }),
+            _ => Err(Error::UnsupportedScheme { scheme, url: redacted(text) }),
         }
     }
+}
+
+fn bucket(text: &str, vendor: Vendor, scheme: &str, rest: &str) -> Result<Location> {
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    // abfss://container@account.dfs.core.windows.net is the one form with something before an @.
+    let is_container =
+        vendor == Vendor::Azure && authority.matches('@').count() == 1 && !authority.contains(':');
+    if rest.contains(['?', '#']) || authority.contains('@') && !is_container {
+        let reason = "keys and signatures do not belong in a URL; set the environment variables of the store";
+        return Err(invalid(text, reason));
+    }
+    if authority.is_empty() {
+        return Err(invalid(text, format!("the bucket is missing; write {scheme}://bucket/prefix")));
+    }
+    let prefix = Path::from_url_path(path).map_err(|error| invalid(text, error))?;
+    Ok(Location::Bucket { vendor, url: format!("{scheme}://{authority}"), prefix })
 }
 
 fn local(url: &str, rest: &str) -> Result<Location> {
@@ -104,12 +126,32 @@ mod tests {
     }
 
     #[test]
-    fn object_stores_are_refused_by_name_without_credentials() {
+    fn buckets() {
+        let abfss = "abfss://box@account.dfs.core.windows.net";
+        for (text, vendor, url, prefix) in [
+            ("s3://bucket/a/b%20c/", Vendor::S3, "s3://bucket", "a/b c"),
+            ("S3://bucket", Vendor::S3, "s3://bucket", ""),
+            ("gs://bucket/a", Vendor::Gcs, "gs://bucket", "a"),
+            ("az://box/a", Vendor::Azure, "az://box", "a"),
+            (&format!("{abfss}/a"), Vendor::Azure, abfss, "a"),
+        ] {
+            let expected = Location::Bucket { vendor, url: url.into(), prefix: Path::from(prefix) };
+            assert_eq!(Location::parse(text).unwrap(), expected, "{text}");
+        }
+        for bad in ["s3://", "s3:///x", "gs://bucket/../x"] {
+            assert!(Location::parse(bad).unwrap_err().is_usage(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_refused_and_not_repeated() {
         for scheme in ["s3", "gs", "gcs", "az", "abfs", "http", "https"] {
-            let error = Location::parse(&format!("{scheme}://me:secret@bucket/x?sig=secret")).unwrap_err();
-            assert!(matches!(&error, Error::UnsupportedScheme { scheme: found, .. } if found == scheme));
-            let text = error.to_string();
-            assert!(text.contains(&format!("{scheme}://bucket/x")) && !text.contains("secret"), "{text}");
+            for rest in ["me:secret@bucket/x", "bucket/x?sig=secret"] {
+                let error = Location::parse(&format!("{scheme}://{rest}")).unwrap_err();
+                let text = error.to_string();
+                assert!(error.is_usage() && text.contains(&format!("{scheme}://bucket/x")), "{text}");
+                assert!(!text.contains("secret"), "{text}");
+            }
         }
     }
 }

@@ -56,7 +56,8 @@ pub struct Leftover {
 }
 
 impl Store {
-    /// Opens a plain path, `file://` or `memory://` location. Nothing is read or made yet.
+    /// Opens a plain path, a `file://` or `memory://` location, or a prefix of a bucket (`s3://`, `gs://`, `az://`; the
+    /// environment says how it is reached). Nothing is read or made yet.
     ///
     /// Stores in memory are shared within the process by host name: `memory://x/a` opened twice is one store.
     ///
@@ -66,6 +67,13 @@ impl Store {
         let place = match Location::parse(url_or_path)? {
             Location::Local(path) => Place::Folder(path),
             Location::Memory { host, prefix } => Place::Prefix(in_memory(host), prefix),
+            Location::Bucket { vendor, url, prefix } => {
+                let store = vendor.connect(&url).map_err(|error| Error::InvalidUrl {
+                    url: url_or_path.to_owned(),
+                    reason: crate::error::innermost(&error) + crate::cloud::hint(&url),
+                })?;
+                Place::Prefix(store, prefix)
+            }
         };
         Ok(Self { place, display: url_or_path.trim_end_matches('/').to_owned() })
     }

@@ -1,6 +1,10 @@
 //! Exactly once: after any interruption, and with any number of writers, the same files come to be.
 
-#![allow(clippy::unwrap_used, reason = "a reference that fails is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a helper that fails is a failed test, and says what was tried"
+)]
 
 mod fixture;
 
@@ -30,7 +34,7 @@ fn reference(name: &str) -> std::collections::BTreeMap<String, Vec<u8>> {
 /// A store that dies at its `k`-th operation: before the operation has happened, or after it but before the answer.
 #[derive(Debug)]
 struct Dying {
-    inner: Arc<InMemory>,
+    inner: Arc<dyn ObjectStore>,
     left: AtomicUsize,
     answer_lost: bool,
 }
@@ -143,14 +147,25 @@ impl ObjectStore for Dying {
 
 #[test]
 fn killed_at_every_operation_and_resumed() {
-    let expected = reference("killed");
+    killed_everywhere("memory", |_| (Arc::new(InMemory::new()), Path::default()));
+}
+
+#[test]
+fn killed_at_every_operation_on_s3_and_resumed() {
+    let bucket = Bucket::new();
+    killed_everywhere("S3", |case| (bucket.client(), Path::from(format!("case-{case}"))));
+}
+
+/// Every case on a store and a prefix of its own.
+fn killed_everywhere(name: &str, fresh: impl Fn(usize) -> (Arc<dyn ObjectStore>, Path)) {
+    let expected = reference(&format!("killed-{name}"));
     for answer_lost in [false, true] {
         let mut operations = 0;
         for k in 1.. {
-            let inner = Arc::new(InMemory::new());
+            let (inner, prefix) = fresh(2 * k + usize::from(answer_lost));
             let dying = Dying { inner: inner.clone(), left: AtomicUsize::new(k), answer_lost };
-            let first = fill(&Store::from_object_store(Arc::new(dying), Path::default(), "dying"));
-            let store = Store::from_object_store(inner, Path::default(), "survivor");
+            let first = fill(&Store::from_object_store(Arc::new(dying), prefix.clone(), "dying"));
+            let store = Store::from_object_store(inner, prefix, "survivor");
             let already = store.list().unwrap().iter().filter(|(name, _)| name.ends_with("parquet")).count();
             let written = fill(&store).unwrap();
             assert!(written == 0 || written == 6 - already, "killed at {k}: a shard was computed twice");
@@ -161,8 +176,26 @@ fn killed_at_every_operation_and_resumed() {
             }
         }
         assert!(operations > 12, "only {operations} operations were seen");
-        println!("killed at each of {operations} operations, answer lost: {answer_lost}");
+        println!("{name}: killed at each of {operations} operations, answer lost: {answer_lost}");
     }
+}
+
+#[test]
+fn a_server_that_goes_away_for_a_while_costs_nothing_but_time() {
+    let expected = reference("away");
+    let mut bucket = Bucket::new();
+    let store = bucket.store("away");
+    let first = writer(&store);
+    write(&first, &first.missing()[0]).unwrap();
+    bucket.stop();
+    std::thread::scope(|scope| {
+        let rest = scope.spawn(|| fill(&store).unwrap());
+        std::thread::sleep(Duration::from_millis(400));
+        bucket.start();
+        assert_eq!(rest.join().unwrap(), 5);
+    });
+    assert_eq!(contents(&store), expected);
+    assert_whole(&Cache::open(store).unwrap());
 }
 
 #[test]
@@ -224,8 +257,10 @@ fn unfinished_caches_say_what_is_missing() {
 fn two_writers_at_once_make_one_cache() {
     let expected = reference("two");
     let folder = tempfile::tempdir().unwrap();
-    for (round, url) in [folder.path().to_str().unwrap(), "memory://two-writers"].into_iter().enumerate() {
-        let store = Store::open(url).unwrap();
+    let bucket = Bucket::new();
+    let local = Store::open(folder.path().to_str().unwrap()).unwrap();
+    let stores = [local, Store::open("memory://two-writers").unwrap(), bucket.store("two-writers")];
+    for (round, store) in stores.into_iter().enumerate() {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| fill(&store).unwrap());

@@ -141,7 +141,8 @@ fn a_file_in_the_way_is_named() {
 #[test]
 fn stores_keep_their_promises() {
     let (_folder, local) = folder();
-    for store in [local, Store::open("memory://promises/x").unwrap()] {
+    let s3 = Bucket::new();
+    for store in [local, Store::open("memory://promises/x").unwrap(), s3.store("promises/x")] {
         assert!(matches!(store.get("a").unwrap_err(), Error::NotFound { .. }));
         assert!(store.list().unwrap().is_empty() && !store.exists("a").unwrap());
         assert_eq!(store.put_if_absent("a", "one".into()).unwrap(), PutOutcome::Created);

@@ -19,7 +19,7 @@ pub(crate) fn run(context: &Context) -> Result<Status> {
             "device chosen",
             backbone::device("auto").map_or_else(|e| e.to_string(), |d| format!("{:?}", d.location())),
         ),
-        ("stores", "local paths, file://, memory://".to_owned()),
+        ("stores", "local paths, file://, memory://, s3://, gs://, az://".to_owned()),
         ("local store", store),
         ("weights inside", backbone::embedded_names().join(", ")),
         ("model cache", backbone::hub_cache().display().to_string()),
