@@ -63,6 +63,20 @@ fn a_cache_in_a_bucket_is_that_on_disk_to_the_byte() {
     fs::write(&shard, bytes).unwrap();
     let (stdout, stderr) = expect(server.with(&mut cache(&["verify", "s3://bucket/features/small"])), 4);
     assert!((stdout + &stderr).contains("shard-00001"));
+
+    // The same extraction with --repair computes that shard again, and nothing else.
+    let repair = ["--shard-rows", "2", "--repair"];
+    let (stdout, _) = expect(server.with(extract(&dataset, url).args(repair)), 0);
+    assert!(stdout.contains("computed 2 images"), "{stdout}");
+    assert_eq!(shards(&server.bucket.join("features/small")), shards(&local));
+    expect(server.with(&mut cache(&["verify", "s3://bucket/features/small"])), 0);
+    let (stdout, _) = expect(server.with(extract(&dataset, url).args(repair)), 0);
+    assert!(stdout.contains("nothing to compute"), "{stdout}");
+    fs::write(server.bucket.join("features/small/shard-00007.parquet"), "x").unwrap();
+    let (stdout, _) = expect(server.with(&mut cache(&["gc", "s3://bucket", "--dry-run"])), 0);
+    assert!(stdout.contains("shard-00007.parquet") && stdout.contains("1 files"), "{stdout}");
+    expect(server.with(&mut cache(&["gc", "s3://bucket"])), 0);
+    assert_eq!(shards(&server.bucket.join("features/small")), shards(&local));
 }
 
 #[test]

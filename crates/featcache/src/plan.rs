@@ -9,6 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::manifest::Manifest;
 use crate::seal::{from_sealed_json, to_sealed_json};
 use crate::store::{PutOutcome, Store};
 use crate::{Dtype, Error, FeatureKey, GoldenActivation, Layout, Result};
@@ -62,6 +63,21 @@ impl Plan {
             shard_rows,
             golden,
         }
+    }
+
+    /// The plan that a finished cache was written by.
+    pub(crate) fn of(manifest: &Manifest) -> Self {
+        let first = manifest.shards.first().map(|info| info.samples.len());
+        let (key, layout) = (manifest.key.clone(), manifest.layout.clone());
+        Self::new(key, layout, manifest.samples, first, Some(manifest.golden.clone()))
+    }
+
+    /// Whether a finished cache was written by this plan.
+    pub(crate) fn fits(&self, manifest: &Manifest) -> bool {
+        self.key == manifest.key
+            && self.layout == manifest.layout
+            && self.sample_count == manifest.samples
+            && self.shards() == manifest.shards.len()
     }
 
     /// The plan under the prefix, if there is one.

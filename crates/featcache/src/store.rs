@@ -55,6 +55,13 @@ pub struct Leftover {
     pub age: Duration,
 }
 
+impl Leftover {
+    /// The object that it would have become.
+    pub(crate) fn target(&self) -> &str {
+        self.name.rsplit_once('#').map_or("", |(target, _)| target)
+    }
+}
+
 impl Store {
     /// Opens a plain path, a `file://` or `memory://` location, or a prefix of a bucket (`s3://`, `gs://`, `az://`; the
     /// environment says how it is reached). Nothing is read or made yet.
@@ -227,8 +234,7 @@ impl Store {
     pub(crate) fn sweep(&self, min_age: Duration, ours: impl Fn(&str) -> bool) -> Result<()> {
         let Place::Folder(folder) = &self.place else { return Ok(()) };
         for leftover in self.leftovers()? {
-            let target = leftover.name.rsplit_once('#').map_or("", |(target, _)| target);
-            if leftover.age >= min_age && ours(target) {
+            if leftover.age >= min_age && ours(leftover.target()) {
                 let path = folder.join(&leftover.name);
                 match std::fs::remove_file(&path) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

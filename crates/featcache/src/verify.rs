@@ -44,6 +44,14 @@ impl Cache {
         Ok(damages)
     }
 
+    /// Whether a shard is missing, damaged, or holds what is no number.
+    pub(crate) fn is_broken(&self, index: usize) -> Result<bool> {
+        Ok(match self.load(index, true)? {
+            Ok(shard) => shard.first_non_finite().is_some(),
+            Err(_) => true,
+        })
+    }
+
     /// The manifest against itself and against the plan.
     fn check_plan(&self) -> Result<Vec<Damage>> {
         let manifest = self.manifest();
@@ -62,11 +70,7 @@ impl Cache {
         match Plan::read(self.store()) {
             Ok(None) => {} // it is no longer needed
             Ok(Some(plan)) => {
-                let same = plan.key == manifest.key
-                    && plan.layout == manifest.layout
-                    && plan.sample_count == manifest.samples
-                    && plan.shards() == manifest.shards.len();
-                if !same {
+                if !plan.fits(manifest) {
                     flaws.push((PLAN, "it is not the plan of this manifest".into()));
                 }
             }

@@ -19,7 +19,7 @@ use crate::schema::ShardHead;
 use crate::store::{PutOutcome, Store};
 use crate::{
     Cache, Classes, DamageKind, Error, FeatureKey, GoldenActivation, Layout, Result, Row, Shard, ShardInfo,
-    Tombstone, rows, seal,
+    Tombstone, repair, rows, seal,
 };
 
 /// A temporary file untouched for this long has no living writer.
@@ -33,6 +33,8 @@ pub struct WriterOptions {
     pub shard_rows: Option<usize>,
     /// Delete whatever cache is there and begin anew.
     pub overwrite: bool,
+    /// Check a finished cache, and reopen it where it is damaged: what is broken counts as missing then.
+    pub repair: bool,
     /// Goes into the manifest as it is.
     pub provenance: BTreeMap<String, String>,
     /// Names and colours of the label classes.
@@ -84,11 +86,14 @@ impl Writer {
         options: WriterOptions,
     ) -> Result<Opened> {
         check_request(&key, &layout, sample_count, &options)?;
-        let WriterOptions { shard_rows, overwrite, provenance, classes, golden } = options;
+        let WriterOptions { shard_rows, overwrite, repair, provenance, classes, golden } = options;
         if overwrite {
             wipe(&store)?;
         }
         let asked = Plan::new(key, layout, sample_count, shard_rows, golden);
+        if repair {
+            repair::prepare(&store, &asked)?;
+        }
         if let Some(manifest) = Manifest::read(&store)? {
             agree(&store, &asked, &manifest.key, &manifest.layout, manifest.samples)?;
             check_golden(&store, asked.golden.as_ref(), Some(&manifest.golden))?;
@@ -269,7 +274,13 @@ fn check_request(key: &FeatureKey, layout: &Layout, samples: usize, options: &Wr
 }
 
 /// Refuses to mix what was asked for with something else that is there.
-fn agree(store: &Store, asked: &Plan, key: &FeatureKey, layout: &Layout, samples: usize) -> Result<()> {
+pub(crate) fn agree(
+    store: &Store,
+    asked: &Plan,
+    key: &FeatureKey,
+    layout: &Layout,
+    samples: usize,
+) -> Result<()> {
     let location = store.display().to_owned();
     let differences = asked.key.diff(key);
     if !differences.is_empty() {

@@ -365,3 +365,106 @@ fn another_backbone_is_refused() {
     };
     assert!(detail.contains("shape"), "{detail}");
 }
+
+/// Opens with a look for damage, writes what is missing, commits; returns the shards that were written.
+fn mend(store: &Store) -> featcache::Result<Vec<usize>> {
+    let options = WriterOptions { repair: true, ..options() };
+    let opened = Writer::open(store.clone(), key(Dtype::F16), layout(), SAMPLES, options)?;
+    let Opened::Resume(writer) = opened else { return Ok(Vec::new()) };
+    let missing = writer.missing();
+    missing.iter().try_for_each(|planned| write(&writer, planned))?;
+    writer.commit(golden())?;
+    Ok(missing.into_iter().map(|planned| planned.index).collect())
+}
+
+fn flip(store: &Store, name: &str) {
+    let mut bytes = store.get(name).unwrap().to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 8;
+    store.put(name, bytes.into()).unwrap();
+}
+
+#[test]
+fn only_what_is_broken_is_computed_again() {
+    let expected = reference("mended");
+    let cut = |store: &Store, name: &str| {
+        let bytes = store.get(name).unwrap();
+        store.put(name, bytes.slice(..bytes.len() - 9)).unwrap();
+    };
+    type Harm<'a> = &'a dyn Fn(&Store);
+    let cases: [(&str, Harm<'_>, &[usize]); 8] = [
+        ("nothing", &|_| (), &[]),
+        ("flipped", &|store| flip(store, "shard-00002.parquet"), &[2]),
+        ("missing", &|store| store.delete("shard-00004.parquet").unwrap(), &[4]),
+        ("cut", &|store| cut(store, "shard-00001.parquet"), &[1]),
+        ("manifest", &|store| flip(store, "manifest.json"), &[]),
+        ("plan", &|store| flip(store, "plan.json"), &[]),
+        ("no plan", &|store| store.delete("plan.json").unwrap(), &[]),
+        (
+            "all at once",
+            &|store| {
+                flip(store, "manifest.json");
+                flip(store, "shard-00000.parquet");
+                cut(store, "shard-00005.parquet");
+            },
+            &[0, 5],
+        ),
+    ];
+    let bucket = Bucket::new();
+    for (name, harm, broken) in cases {
+        for store in [Store::open(&format!("memory://mended-{name}")).unwrap(), bucket.store(name)] {
+            fill(&store).unwrap();
+            harm(&store);
+            assert_eq!(mend(&store).unwrap(), broken, "{name}");
+            assert_eq!(contents(&store), expected, "{name}");
+            assert_whole(&Cache::open(store.clone()).unwrap());
+            assert!(mend(&store).unwrap().is_empty(), "{name}: there is nothing left to mend");
+        }
+    }
+}
+
+#[test]
+fn a_repair_that_is_killed_anywhere_leaves_a_cache_that_is_finished_or_unfinished() {
+    let expected = reference("mend-killed");
+    for answer_lost in [false, true] {
+        for k in 1.. {
+            let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+            let store = Store::from_object_store(inner.clone(), Path::default(), "survivor");
+            fill(&store).unwrap();
+            flip(&store, "shard-00002.parquet");
+            flip(&store, "shard-00003.parquet");
+            let dying = Dying { inner, left: AtomicUsize::new(k), answer_lost };
+            let first = mend(&Store::from_object_store(Arc::new(dying), Path::default(), "dying"));
+            mend(&store).unwrap();
+            assert_eq!(contents(&store), expected, "killed at {k}");
+            if first.is_ok() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn garbage_is_what_belongs_to_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path().to_str().unwrap()).unwrap();
+    fill(&store).unwrap();
+    let expected = contents(&store);
+    for name in ["shard-00009.parquet", "shard-00001.parquet#1", "notes.txt", "notes#1"] {
+        std::fs::write(folder.path().join(name), "12345").unwrap();
+    }
+    let garbage = [("shard-00009.parquet".to_owned(), 5), ("shard-00001.parquet#1".to_owned(), 5)];
+    assert_eq!(featcache::gc(&store, Duration::ZERO, true).unwrap(), garbage);
+    let hour = Duration::from_secs(3600);
+    assert_eq!(featcache::gc(&store, hour, true).unwrap(), garbage[..1], "somebody may be writing the other");
+    assert_eq!(featcache::gc(&store, Duration::ZERO, false).unwrap(), garbage);
+    assert!(featcache::gc(&store, Duration::ZERO, false).unwrap().is_empty());
+    let mut left = contents(&store);
+    assert_eq!(left.remove("notes.txt").unwrap(), b"12345");
+    assert_eq!(left, expected);
+    assert!(folder.path().join("notes#1").exists());
+    // An unfinished cache may still want every shard.
+    store.delete("manifest.json").unwrap();
+    store.put("shard-00009.parquet", "x".into()).unwrap();
+    assert!(featcache::gc(&store, Duration::ZERO, false).unwrap().is_empty());
+}

@@ -102,7 +102,7 @@ pub struct ExtractArgs {
     /// Model name (facebook/dino-vits8, dino_vits8, vit_small_patch8_224.dino), checkpoint file or folder, embedded:scenes-micro, or random:ARCH:SEED
     #[arg(long)]
     pub backbone: String,
-    /// Where the cache goes: a path, file:// or memory:// URL
+    /// Where the cache goes: a path, or s3://, gs://, az://BUCKET/PREFIX
     #[arg(long)]
     pub out: String,
     /// Side of the square network input, in pixels
@@ -141,6 +141,9 @@ pub struct ExtractArgs {
     /// Device: auto, cpu, cuda:0, metal
     #[arg(long, default_value = "auto")]
     pub device: String,
+    /// Check a finished cache, and compute again only what is damaged or missing
+    #[arg(long, conflicts_with = "overwrite")]
+    pub repair: bool,
     /// Delete what is stored under --out and start again
     #[arg(long)]
     pub overwrite: bool,
@@ -163,6 +166,17 @@ pub enum CacheCommand {
     Verify {
         /// Path or URL of the cache
         url: String,
+    },
+    /// Remove what belongs to nothing: unknown shards, files of killed writers
+    Gc {
+        /// Path or URL of a cache, or of a place with caches below it
+        url: String,
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+        /// Age in seconds from which a temporary file counts as abandoned
+        #[arg(long, default_value_t = 3600)]
+        min_age: u64,
     },
 }
 

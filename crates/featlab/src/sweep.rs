@@ -137,6 +137,7 @@ impl Sweep {
             shard_rows: self.config.how.shard_rows,
             task: extract::Task::ALL,
             overwrite: false,
+            repair: false,
         })
     }
 

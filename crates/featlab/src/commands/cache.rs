@@ -1,4 +1,6 @@
-//! `featlab cache ls|info|verify`: what is stored, and whether it is sound.
+//! `featlab cache ls|info|verify|gc`: what is stored, whether it is sound, and what belongs to nothing.
+
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use featcache::{Cache, DamageKind, Manifest, Store};
@@ -13,6 +15,9 @@ pub(crate) fn run(command: CacheCommand, context: &Context) -> Result<Status> {
         CacheCommand::Ls { url } => ls(&url, context),
         CacheCommand::Info { url } => info(&url, context),
         CacheCommand::Verify { url } => verify(&url, context),
+        CacheCommand::Gc { url, dry_run, min_age } => {
+            gc(&url, Duration::from_secs(min_age), dry_run, context)
+        }
     }
 }
 
@@ -102,9 +107,30 @@ fn verify(url: &str, context: &Context) -> Result<Status> {
     let value = json!({ "cache": url, "cache_id": cache.manifest().cache_id, "shards": shards, "damage": damage.iter().map(ToString::to_string).collect::<Vec<_>>() });
     context.output.result(&value, |_| match damage.len() {
         0 => format!("{url}: sound, {} rows in {shards} shards", cache.rows()),
-        n => format!("{url}: {n} problems in {shards} shards; the damaged parts must be computed again (extract --overwrite)"),
+        n => format!(
+            "{url}: {n} problems in {shards} shards; the same extraction with --repair computes them again"
+        ),
     })?;
     Ok(if damage.is_empty() { Status::Done } else { Status::Damaged })
+}
+
+fn gc(url: &str, min_age: Duration, dry_run: bool, context: &Context) -> Result<Status> {
+    let mut garbage = Vec::new();
+    for one in featcache::find(&Store::open(url)?).with_context(|| format!("listing {url}"))? {
+        let place = one.store.display().to_owned();
+        let files = featcache::gc(&one.store, min_age, dry_run).with_context(|| format!("cache {place}"))?;
+        garbage.extend(files.into_iter().map(|(file, size)| (format!("{place}/{file}"), size)));
+    }
+    let size: u64 = garbage.iter().map(|(_, size)| size).sum();
+    let value = json!({ "place": url, "dry_run": dry_run, "bytes": size, "files": garbage.iter().map(|(file, _)| file).collect::<Vec<_>>() });
+    context.output.result(&value, |_| {
+        let mut lines: Vec<_> =
+            garbage.iter().map(|(file, size)| format!("{file}  {}", bytes(*size))).collect();
+        let done = if dry_run { "would be removed" } else { "removed" };
+        lines.push(format!("{url}: {} files, {} {done}", garbage.len(), bytes(size)));
+        lines.join("\n")
+    })?;
+    Ok(Status::Done)
 }
 
 /// A size as people read it.

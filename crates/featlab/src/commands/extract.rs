@@ -50,6 +50,7 @@ pub(crate) fn run(args: ExtractArgs, context: &Context) -> Result<Status> {
         shard_rows: args.shard_rows,
         task,
         overwrite: args.overwrite,
+        repair: args.repair,
     };
     let outcome = job.run(Store::open(&args.out)?, context)?;
     let seconds = started.elapsed().as_secs_f64();

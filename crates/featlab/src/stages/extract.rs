@@ -38,6 +38,8 @@ pub(crate) struct Job<'a> {
     pub(crate) shard_rows: Option<usize>,
     pub(crate) task: Task,
     pub(crate) overwrite: bool,
+    /// Look for damage in a finished cache, and mend it.
+    pub(crate) repair: bool,
 }
 
 /// Which shards of the plan this process computes: those with `index % of == this`.
@@ -137,6 +139,7 @@ impl Job<'_> {
         let options = WriterOptions {
             shard_rows: self.shard_rows,
             overwrite: self.overwrite,
+            repair: self.repair,
             provenance: self.provenance(),
             classes: (self.dataset.classes())
                 .map(|table| Classes { names: table.names.clone(), palette: table.palette.clone() }),
