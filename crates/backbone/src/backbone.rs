@@ -20,7 +20,17 @@ pub trait Backbone: Send + Sync {
     /// # Errors
     /// [`Error::Images`](crate::Error::Images) or [`Error::Block`](crate::Error::Block) if one does not fit the
     /// model, [`Error::Tensor`](crate::Error::Tensor) if an operation fails.
-    fn forward_features(&self, images: &Tensor, layer: Layer) -> Result<Features>;
+    fn forward_features(&self, images: &Tensor, layer: Layer) -> Result<Features> {
+        Ok(self.forward_layers(images, &[layer])?.swap_remove(0))
+    }
+
+    /// Features of several layers from one pass, in their order; blocks behind the last of them are not computed.
+    ///
+    /// * `images`: as for [`Backbone::forward_features`].
+    ///
+    /// # Errors
+    /// As [`Backbone::forward_features`].
+    fn forward_layers(&self, images: &Tensor, layers: &[Layer]) -> Result<Vec<Features>>;
 
     /// The tokens after each of the last `n` blocks, class token first, oldest block first: `n` times `[b, 1 + t, d]`.
     ///
@@ -69,6 +79,14 @@ pub struct BackboneSpec {
 }
 
 impl BackboneSpec {
+    /// The index from 0 of a block that may be counted from the end.
+    ///
+    /// # Errors
+    /// [`Error::Block`](crate::Error::Block) if there is no such block.
+    pub fn block_index(&self, block: i64) -> Result<usize> {
+        crate::layer::block_index(block, self.depth)
+    }
+
     /// Length of a feature of a layer. All facets are as long as a token: the heads share its dimensions out.
     pub fn feature_dim(&self, _layer: Layer) -> usize {
         self.embed_dim

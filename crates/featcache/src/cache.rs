@@ -1,34 +1,53 @@
 //! Reading a finished cache.
 //!
 //! There is a cache where there is a manifest; what was begun but not committed cannot be opened. Reads are by whole
-//! shard and check its checksum unless told otherwise. The cache keeps nothing in memory but the manifest.
+//! shard ([`Cache::read_shard`]), by row ([`Cache::read_rows`]) or a stream ([`Cache::stream`]), and check what they read unless told otherwise.
+//! The cache keeps little in memory: the manifest, and where rows were found.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::damage::Flaw;
+use crate::found::Found;
+use crate::local_copy::LocalCopy;
 use crate::manifest::Manifest;
 use crate::plan::{Plan, shard_index};
+use crate::schema::Columns;
 use crate::store::Store;
-use crate::{Classes, DamageKind, Error, Layout, Result, Shard, seal};
+use crate::{Classes, DamageKind, Error, Layout, Result, Shard, checksum, seal};
 
 /// A finished cache. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Cache {
     store: Store,
     manifest: Arc<Manifest>,
+    columns: Arc<Columns>,
+    found: Arc<Found>,
+    local_copy: Option<LocalCopy>,
 }
 
-/// How to read a shard.
-#[derive(Debug, Clone, Copy)]
+/// How much of a shard is checked when it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// Size, columns, place in the plan.
+    Shape,
+    /// And that every byte is what was written.
+    Bytes,
+    /// And the same by SHA-256, as others would.
+    Full,
+}
+
+/// How to read.
+#[derive(Debug, Clone)]
 pub struct ReadOptions {
-    /// Whether to compare the checksum (default). Without, damage may go unnoticed.
+    /// Whether to compare checksums (default). Without, damage may go unnoticed.
     pub verify: bool,
+    /// Names of the columns to read, e.g. `tokens`, `label`; by default all.
+    pub columns: Option<Vec<String>>,
 }
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { verify: true }
+        Self { verify: true, columns: None }
     }
 }
 
@@ -46,7 +65,9 @@ impl Cache {
     }
 
     pub(crate) fn new(store: Store, manifest: Manifest) -> Self {
-        Self { store, manifest: Arc::new(manifest) }
+        let columns = Arc::new(Columns::new(&manifest.layout, manifest.key.dtype));
+        let found = Arc::new(Found::new(&manifest));
+        Self { store, manifest: Arc::new(manifest), columns, found, local_copy: None }
     }
 
     /// Where the cache lies.
@@ -73,6 +94,25 @@ impl Cache {
         &self.manifest.layout
     }
 
+    /// The same cache, whose shards are kept on a local disk once they have been read.
+    #[must_use]
+    pub fn with_local_copy(self, copy: LocalCopy) -> Self {
+        Self { local_copy: Some(copy), ..self }
+    }
+
+    pub(crate) fn columns(&self) -> &Arc<Columns> {
+        &self.columns
+    }
+
+    /// What is known of the shards besides the manifest.
+    pub(crate) fn found(&self) -> &Found {
+        &self.found
+    }
+
+    pub(crate) fn local_copy(&self) -> Option<&LocalCopy> {
+        self.local_copy.as_ref()
+    }
+
     /// Names and colours of the label classes, if recorded.
     #[must_use]
     pub fn classes(&self) -> Option<&Classes> {
@@ -83,72 +123,64 @@ impl Cache {
     ///
     /// # Errors
     /// [`Error::Damaged`] if it is not what the manifest says, [`Error::Io`] if it cannot be read,
-    /// [`Error::InvalidOption`] if there is no such shard.
-    pub fn read_shard(&self, index: usize, options: ReadOptions) -> Result<Shard> {
+    /// [`Error::InvalidOption`] if there is no such shard or column.
+    pub fn read_shard(&self, index: usize, options: &ReadOptions) -> Result<Shard> {
         let Some(info) = self.manifest.shards.get(index) else {
             let reason = format!("is {index}, the cache has {}", self.manifest.shards.len());
             return Err(Error::InvalidOption { option: "shard", reason });
         };
-        self.load(index, options.verify)?.map_err(|flaw| Error::Damaged {
-            path: self.store.name_of(&info.file),
-            kind: flaw.kind,
-            detail: flaw.detail,
-        })
+        let selected = self.select(options.columns.as_deref())?;
+        if selected.contains(&false) && info.footer.is_some() {
+            let (head, records) = self.pick(index, None, &selected, options.verify)?;
+            return Ok(Shard::new(head, records));
+        }
+        let check = if options.verify { Check::Bytes } else { Check::Shape };
+        let mut shard = self.load(index, check)?.map_err(|flaw| self.damaged(index, flaw))?;
+        shard.keep(&selected);
+        Ok(shard)
+    }
+
+    pub(crate) fn damaged(&self, index: usize, flaw: Flaw) -> Error {
+        let path = self.store.name_of(&self.manifest.shards[index].file);
+        Error::Damaged { path, kind: flaw.kind, detail: flaw.detail }
     }
 
     /// Shard `index`, or what is wrong with it; an outer error is the store's.
-    pub(crate) fn load(&self, index: usize, verify: bool) -> Result<std::result::Result<Shard, Flaw>> {
+    pub(crate) fn load(&self, index: usize, check: Check) -> Result<std::result::Result<Shard, Flaw>> {
         let info = &self.manifest.shards[index];
-        let bytes = match self.store.get(&info.file) {
+        let whole = match &self.local_copy {
+            Some(copy) => copy.fetch(&self.store, info),
+            None => self.store.map(&info.file),
+        };
+        let bytes = match whole {
             Ok(bytes) => bytes,
             Err(Error::NotFound { .. }) => {
                 return Ok(Err(Flaw::new(DamageKind::Missing, "the manifest lists it, but it is not there")));
             }
             Err(error) => return Err(error),
         };
-        Ok(self.examine(index, verify, bytes))
+        Ok(self.examine(index, check, bytes))
     }
 
-    fn examine(&self, index: usize, verify: bool, bytes: bytes::Bytes) -> std::result::Result<Shard, Flaw> {
-        let Manifest { cache_id, key, layout, .. } = &*self.manifest;
+    fn examine(&self, index: usize, check: Check, bytes: bytes::Bytes) -> std::result::Result<Shard, Flaw> {
+        let Manifest { cache_id, form, .. } = &*self.manifest;
         let info = &self.manifest.shards[index];
         if bytes.len() as u64 != info.bytes {
             let detail = format!("it has {} bytes, expected {}", bytes.len(), info.bytes);
             return Err(Flaw::new(DamageKind::Truncated, detail));
         }
-        if verify && seal::sha256_hex(&bytes) != info.sha256 {
+        let fast = check != Check::Shape && !info.xxh3.is_empty();
+        let slow = check == Check::Full || check == Check::Bytes && !fast;
+        if fast && checksum::of_file(&bytes) != info.xxh3 || slow && seal::sha256_hex(&bytes) != info.sha256 {
             return Err(Flaw::new(DamageKind::Checksum, "its contents do not match its checksum"));
         }
-        let shard = Shard::decode(bytes, layout, key.dtype)?;
-        shard.expect(cache_id, index, &info.samples)?;
+        let shard = Shard::decode(&bytes, &self.columns, *form)?;
+        shard.head().expect(cache_id, index, &info.samples)?;
         if shard.len() != info.rows {
             let detail = format!("it has {} rows, expected {}", shard.len(), info.rows);
             return Err(Flaw::new(DamageKind::RowCount, detail));
         }
         Ok(shard)
-    }
-}
-
-impl Shard {
-    /// Checks that the shard is the one that was planned.
-    pub(crate) fn expect(
-        &self,
-        key: &str,
-        index: usize,
-        samples: &Range<usize>,
-    ) -> std::result::Result<(), Flaw> {
-        let head = self.head();
-        let pairs = [
-            ("key", head.key.clone(), key.to_owned()),
-            ("index", head.index.to_string(), index.to_string()),
-            ("sample range", format!("{:?}", head.samples), format!("{samples:?}")),
-        ];
-        match pairs.into_iter().find(|(_, found, expected)| found != expected) {
-            None => Ok(()),
-            Some((what, found, expected)) => {
-                Err(Flaw::new(DamageKind::Plan, format!("its {what} is {found}, expected {expected}")))
-            }
-        }
     }
 }
 

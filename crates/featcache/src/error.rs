@@ -146,8 +146,8 @@ pub enum Error {
     NonFinite {
         /// The image.
         image_id: String,
-        /// `tokens` or `cls`.
-        column: &'static str,
+        /// The column.
+        column: String,
         /// The value.
         value: f32,
     },
@@ -156,8 +156,8 @@ pub enum Error {
     Overflow {
         /// The image.
         image_id: String,
-        /// `tokens` or `cls`.
-        column: &'static str,
+        /// The column.
+        column: String,
         /// The value.
         value: f32,
         /// The dtype of the cache.

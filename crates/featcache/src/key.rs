@@ -14,6 +14,23 @@ use crate::{Dtype, Error, Result};
 /// The version of the cache format that this crate writes.
 pub const FORMAT_VERSION: u32 = 1;
 
+/// What is read of the backbone for one column besides `tokens`.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// `token`, `key`, `query` or `value`.
+    pub facet: String,
+    /// Block, counted from 0.
+    pub layer: i64,
+}
+
+impl Reading {
+    /// The name of its column, e.g. `key_11`.
+    #[must_use]
+    pub fn column(&self) -> String {
+        format!("{}_{}", self.facet, self.layer)
+    }
+}
+
 /// Everything that changes the numbers in a cache.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub struct FeatureKey {
@@ -51,6 +68,9 @@ pub struct FeatureKey {
     pub dtype: Dtype,
     /// Whether the features are the mean over the image and its mirror image.
     pub flip_average: bool,
+    /// Further layers and facets, a column each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<Reading>,
 }
 
 /// One element in which two keys differ; values as JSON text.
@@ -85,12 +105,18 @@ impl FeatureKey {
     /// The elements in which `self` (asked for) differs from `found`, in the order of declaration.
     #[must_use]
     pub fn diff(&self, found: &Self) -> Vec<Difference> {
-        self.fields()
-            .into_iter()
-            .zip(found.fields())
-            .filter(|((_, asked), (_, found))| asked != found)
-            .map(|((field, asked), (_, found))| Difference { field, asked, found })
-            .collect()
+        let found = found.fields();
+        let absent = || "nothing".to_owned();
+        let there =
+            |field: &str| found.iter().find(|(name, _)| *name == field).map(|(_, value)| value.clone());
+        let mut differences: Vec<Difference> = (self.fields().into_iter())
+            .map(|(field, asked)| Difference { field, asked, found: there(field).unwrap_or_else(absent) })
+            .filter(|one| one.asked != one.found)
+            .collect();
+        if let (true, Some(found)) = (self.more.is_empty(), there("more")) {
+            differences.push(Difference { field: "more", asked: absent(), found });
+        }
+        differences
     }
 
     /// Views (crops) per image: 5 for the `five` crops, else 1.
@@ -141,8 +167,9 @@ impl FeatureKey {
             facet,
             dtype,
             flip_average,
+            more,
         } = self;
-        vec![
+        let mut fields = vec![
             ("format_version", json(format_version)),
             ("dataset", json(dataset)),
             ("dataset_fingerprint", json(dataset_fingerprint)),
@@ -160,7 +187,12 @@ impl FeatureKey {
             ("facet", json(facet)),
             ("dtype", json(dtype)),
             ("flip_average", json(flip_average)),
-        ]
+        ];
+        // Keys of caches with one column are what they were before there could be several.
+        if !more.is_empty() {
+            fields.push(("more", json(more)));
+        }
+        fields
     }
 }
 
@@ -191,6 +223,7 @@ pub(crate) mod tests {
             facet: "token".into(),
             dtype: Dtype::F16,
             flip_average: false,
+            more: vec![],
         }
     }
 
@@ -232,6 +265,18 @@ pub(crate) mod tests {
             assert_eq!(differences[0].field, name);
         }
         assert!(key().diff(&key()).is_empty());
+    }
+
+    #[test]
+    fn more_columns_are_another_key_in_both_directions() {
+        let more = vec![Reading { facet: "key".into(), layer: 11 }];
+        let wide = FeatureKey { more, ..key() };
+        assert_ne!(wide.fingerprint(), key().fingerprint());
+        let found = "[{\"facet\":\"key\",\"layer\":11}]";
+        let [difference] = &wide.diff(&key())[..] else { panic!("one difference") };
+        assert_eq!((difference.field, &*difference.asked, &*difference.found), ("more", found, "nothing"));
+        let [difference] = &key().diff(&wide)[..] else { panic!("one difference") };
+        assert_eq!((difference.field, &*difference.asked, &*difference.found), ("more", "nothing", found));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Dtype, Error, Result};
 
 /// Shapes and columns of a cache.
-#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
 pub struct Layout {
     /// Patch grid `(gh, gw)`.
     pub grid: (usize, usize),
@@ -20,6 +20,12 @@ pub struct Layout {
     pub has_cls: bool,
     /// Whether there is a column of label maps (a single row may still lack one).
     pub has_label: bool,
+    /// Whether there is a column with the picture as the network saw it, `[h, w, 3]` of `u8`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_image: bool,
+    /// Names of further columns of tokens `[t, d]`: other layers and facets of the same pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<String>,
 }
 
 /// Names and colours of the label classes.
@@ -54,7 +60,7 @@ impl Layout {
     pub(crate) fn check(&self, dtype: Dtype) -> Result<()> {
         let refuse = |reason: String| Err(Error::InvalidOption { option: "layout", reason });
         let sides = [self.grid.0, self.grid.1, self.dim];
-        if sides.contains(&0) || (self.has_label && self.label_bytes() == 0) {
+        if sides.contains(&0) || ((self.has_label || self.has_image) && self.label_bytes() == 0) {
             return refuse(format!("has an empty shape: {self:?}"));
         }
         if self.grid.0.max(self.grid.1) > usize::from(u16::MAX) {
@@ -63,14 +69,39 @@ impl Layout {
         let product =
             |sides: &[usize]| sides.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
         let tokens = product(&[self.grid.0, self.grid.1, self.dim, dtype.size_bytes()]);
+        let image = product(&[self.label_size.0, self.label_size.1, 3]);
         let label = product(&[self.label_size.0, self.label_size.1]);
         let fits = |bytes: Option<usize>| bytes.is_some_and(|bytes| i32::try_from(bytes).is_ok());
-        if !fits(tokens) || (self.has_label && !fits(label)) {
-            return refuse("needs more than 2 GiB per row".into());
+        if !fits(tokens) || (self.has_label && !fits(label)) || (self.has_image && !fits(image)) {
+            return refuse("needs more than 2 GiB per value".into());
+        }
+        let plain = |name: &str| {
+            !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        };
+        let taken = |name: &str| RESERVED.contains(&name) || name.ends_with("_scale");
+        for (i, name) in self.more.iter().enumerate() {
+            if !plain(name) || taken(name) || self.more[..i].contains(name) {
+                return refuse(format!("has a column {name:?}, which is no name or is taken"));
+            }
         }
         Ok(())
     }
+
+    /// Bytes of a row's stored values.
+    #[must_use]
+    pub fn row_bytes(&self, dtype: Dtype) -> usize {
+        let columns = 1 + self.more.len();
+        let scales = |vectors: usize| if dtype.is_scaled() { 4 * vectors } else { 0 };
+        let tokens = columns * (self.token_bytes(dtype) + scales(self.tokens()));
+        let cls = if self.has_cls { self.dim * dtype.size_bytes() + scales(1) } else { 0 };
+        let pixels = usize::from(self.has_label) + 3 * usize::from(self.has_image);
+        tokens + cls + pixels * self.label_bytes()
+    }
 }
+
+/// Names of columns that every cache has or may have.
+const RESERVED: [&str; 8] = ["image_id", "crop", "grid_h", "grid_w", "tokens", "cls", "label", "image"];
 
 impl Classes {
     pub(crate) fn check(&self) -> Result<()> {
@@ -91,7 +122,14 @@ mod tests {
     use super::*;
 
     fn layout() -> Layout {
-        Layout { grid: (28, 30), dim: 384, label_size: (224, 240), has_cls: true, has_label: true }
+        Layout {
+            grid: (28, 30),
+            dim: 384,
+            label_size: (224, 240),
+            has_cls: true,
+            has_label: true,
+            ..Layout::default()
+        }
     }
 
     #[test]
@@ -99,6 +137,9 @@ mod tests {
         assert_eq!(layout().tokens(), 840);
         assert_eq!(layout().token_bytes(Dtype::F16), 840 * 384 * 2);
         assert_eq!(layout().label_bytes(), 224 * 240);
+        assert_eq!(layout().row_bytes(Dtype::F16), 841 * 384 * 2 + 224 * 240);
+        let rich = Layout { has_image: true, more: vec!["key_11".into()], ..layout() };
+        assert_eq!(rich.row_bytes(Dtype::Int8), (2 * 840 + 1) * (384 + 4) + 4 * 224 * 240);
         layout().check(Dtype::F32).unwrap();
     }
 
@@ -109,6 +150,9 @@ mod tests {
             Layout { grid: (70_000, 1), ..layout() },
             Layout { grid: (60_000, 60_000), dim: 384, ..layout() },
             Layout { label_size: (0, 4), ..layout() },
+            Layout { more: vec!["cls".into()], ..layout() },
+            Layout { more: vec!["key 11".into()], ..layout() },
+            Layout { more: vec!["key_11".into(), "key_11".into()], ..layout() },
         ] {
             assert!(broken.check(Dtype::F32).unwrap_err().is_usage(), "{broken:?}");
         }

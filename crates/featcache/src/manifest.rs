@@ -8,10 +8,11 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::encode::Sums;
 use crate::plan::Plan;
 use crate::seal::{from_sealed_json, to_sealed_json};
 use crate::store::{PutOutcome, Store};
-use crate::{Classes, Error, FeatureKey, GoldenActivation, Layout, Result, Tombstone};
+use crate::{Classes, Error, FeatureKey, Form, GoldenActivation, Layout, Result, Tombstone};
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 const FORMAT: &str = "featlab-cache";
@@ -30,6 +31,9 @@ pub struct Manifest {
     pub key: FeatureKey,
     /// Shapes and columns.
     pub layout: Layout,
+    /// How values lie in the files.
+    #[serde(default, skip_serializing_if = "Form::is_default")]
+    pub form: Form,
     /// Names and colours of the label classes, if there are labels.
     pub classes: Option<Classes>,
     /// Length of the sample list, skipped images included.
@@ -61,6 +65,30 @@ pub struct ShardInfo {
     pub bytes: u64,
     /// SHA-256 of the file, in hex.
     pub sha256: String,
+    /// XXH3-128 of the file, in hex: what readers compare, because it is as fast as memory. Caches of the first
+    /// versions have none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub xxh3: String,
+    /// The end of the file, from which single rows are found; not every form has one that helps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub footer: Option<FooterInfo>,
+}
+
+/// The footer of a shard.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct FooterInfo {
+    /// Its length: the last bytes of the file.
+    pub bytes: u64,
+    /// Its XXH3-128, in hex.
+    pub xxh3: String,
+}
+
+impl ShardInfo {
+    pub(crate) fn new(file: String, rows: usize, samples: Range<usize>, bytes: u64, sums: Sums) -> Self {
+        let Sums { sha256, xxh3, footer } = sums;
+        let footer = footer.map(|(bytes, xxh3)| FooterInfo { bytes, xxh3 });
+        Self { file, rows, samples, bytes, sha256, xxh3, footer }
+    }
 }
 
 impl Manifest {
@@ -76,6 +104,7 @@ impl Manifest {
             cache_id: plan.cache_id.clone(),
             key: plan.key.clone(),
             layout: plan.layout.clone(),
+            form: plan.form,
             classes: None,
             samples: plan.sample_count,
             rows: shards.iter().map(|shard| shard.rows).sum(),

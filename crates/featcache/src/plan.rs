@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::manifest::Manifest;
 use crate::seal::{from_sealed_json, to_sealed_json};
 use crate::store::{PutOutcome, Store};
-use crate::{Dtype, Error, FeatureKey, GoldenActivation, Layout, Result};
+use crate::{Dtype, Error, FeatureKey, Form, GoldenActivation, Layout, Result};
 
 pub(crate) const PLAN: &str = "plan.json";
 const FORMAT: &str = "featlab-plan";
@@ -40,6 +40,9 @@ pub(crate) struct Plan {
     pub(crate) sample_count: usize,
     /// Samples per shard.
     pub(crate) shard_rows: usize,
+    /// How values lie in the files.
+    #[serde(default, skip_serializing_if = "Form::is_default")]
+    pub(crate) form: Form,
     pub(crate) golden: Option<GoldenActivation>,
 }
 
@@ -49,6 +52,7 @@ impl Plan {
         layout: Layout,
         sample_count: usize,
         shard_rows: Option<usize>,
+        form: Form,
         golden: Option<GoldenActivation>,
     ) -> Self {
         let fitting = || default_shard_rows(&layout, key.dtype, key.views());
@@ -61,6 +65,7 @@ impl Plan {
             layout,
             sample_count,
             shard_rows,
+            form,
             golden,
         }
     }
@@ -69,13 +74,14 @@ impl Plan {
     pub(crate) fn of(manifest: &Manifest) -> Self {
         let first = manifest.shards.first().map(|info| info.samples.len());
         let (key, layout) = (manifest.key.clone(), manifest.layout.clone());
-        Self::new(key, layout, manifest.samples, first, Some(manifest.golden.clone()))
+        Self::new(key, layout, manifest.samples, first, manifest.form, Some(manifest.golden.clone()))
     }
 
     /// Whether a finished cache was written by this plan.
     pub(crate) fn fits(&self, manifest: &Manifest) -> bool {
         self.key == manifest.key
             && self.layout == manifest.layout
+            && self.form == manifest.form
             && self.sample_count == manifest.samples
             && self.shards() == manifest.shards.len()
     }
@@ -104,6 +110,11 @@ impl Plan {
         self.sample_count.div_ceil(self.shard_rows)
     }
 
+    /// The file of shard `index`.
+    pub(crate) fn file(&self, index: usize) -> String {
+        shard_file(index, self.form)
+    }
+
     pub(crate) fn shard(&self, index: usize) -> PlannedShard {
         let start = index * self.shard_rows;
         PlannedShard { index, samples: start..self.sample_count.min(start + self.shard_rows) }
@@ -111,18 +122,20 @@ impl Plan {
 }
 
 /// `shard-00042.parquet`.
-pub(crate) fn shard_file(index: usize) -> String {
-    format!("shard-{index:05}.parquet")
+pub(crate) fn shard_file(index: usize, form: Form) -> String {
+    format!("shard-{index:05}.{}", form.extension())
 }
 
-/// The index of a shard's file name; `None` for any other name.
+/// The index of a shard's file name, whatever its form; `None` for any other name.
 pub(crate) fn shard_index(file: &str) -> Option<usize> {
-    let index = file.strip_prefix("shard-")?.strip_suffix(".parquet")?.parse().ok()?;
-    (shard_file(index) == file).then_some(index)
+    let (index, _) = file.strip_prefix("shard-")?.rsplit_once('.')?;
+    let index = index.parse().ok()?;
+    Form::ALL.into_iter().any(|form| shard_file(index, form) == file).then_some(index)
 }
 
 fn default_shard_rows(layout: &Layout, dtype: Dtype, views: usize) -> usize {
-    (SHARD_BYTES / (layout.token_bytes(dtype) * views)).clamp(1, 1024)
+    let columns = 1 + layout.more.len();
+    (SHARD_BYTES / (columns * layout.token_bytes(dtype) * views)).clamp(1, 1024)
 }
 
 #[cfg(test)]
@@ -131,9 +144,8 @@ mod tests {
     use crate::key::tests::key;
 
     fn plan(samples: usize, shard_rows: Option<usize>) -> Plan {
-        let layout =
-            Layout { grid: (28, 28), dim: 384, label_size: (224, 224), has_cls: false, has_label: false };
-        Plan::new(key(), layout, samples, shard_rows, None)
+        let layout = Layout { grid: (28, 28), dim: 384, label_size: (224, 224), ..Layout::default() };
+        Plan::new(key(), layout, samples, shard_rows, Form::Binary, None)
     }
 
     #[test]
@@ -148,14 +160,16 @@ mod tests {
         assert_eq!(plan(1000, None).shard_rows, 55);
         let tiny = Layout { grid: (1, 1), dim: 1, ..plan(1, None).layout };
         assert_eq!(default_shard_rows(&tiny, Dtype::F32, 1), 1024);
+        let wide = Layout { more: vec!["key_11".into()], ..plan(1, None).layout };
+        assert_eq!(default_shard_rows(&wide, Dtype::F16, 1), 27);
         let huge = Layout { grid: (200, 200), dim: 1536, ..tiny };
         assert_eq!(default_shard_rows(&huge, Dtype::F32, 5), 1);
     }
 
     #[test]
     fn names_round_trip_and_nothing_else_parses() {
-        assert_eq!(shard_index(&shard_file(42)), Some(42));
-        assert_eq!(shard_index(&shard_file(123_456)), Some(123_456));
+        assert_eq!(shard_index(&shard_file(42, Form::Binary)), Some(42));
+        assert_eq!(shard_index(&shard_file(123_456, Form::Arrow)), Some(123_456));
         for other in ["shard-42.parquet", "shard-00042.parquet#1", "shard-+0042.parquet", "manifest.json"] {
             assert_eq!(shard_index(other), None, "{other}");
         }

@@ -5,13 +5,13 @@
 
 use std::collections::HashSet;
 
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, Array3};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Layout, PlannedShard, Result};
+use crate::{Error, Layout, PlannedShard, Record, Result};
 
 /// One view of one image.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Row {
     /// Name of the image, unique in the data set.
     pub image_id: String,
@@ -23,6 +23,10 @@ pub struct Row {
     pub cls: Option<Array1<f32>>,
     /// Label map, `[h, w]`, 255 = ignore.
     pub label: Option<Array2<u8>>,
+    /// The picture as the network saw it, `[h, w, 3]`.
+    pub image: Option<Array3<u8>>,
+    /// Further tokens, `[t, d]` each, in the order of the layout's `more`.
+    pub more: Vec<Array2<f32>>,
 }
 
 /// An image that could not be read, and why.
@@ -34,18 +38,10 @@ pub struct Tombstone {
     pub reason: String,
 }
 
-/// Checks shapes and that `rows` and `skipped` account for every planned sample once.
-pub(crate) fn check(
-    planned: &PlannedShard,
-    layout: &Layout,
-    rows: &[Row],
-    skipped: &[Tombstone],
-) -> Result<()> {
+/// Checks that `rows` and `skipped` account for every planned sample once.
+pub(crate) fn check(planned: &PlannedShard, rows: &[Record], skipped: &[Tombstone]) -> Result<()> {
     let refuse = |reason: String| Err(Error::InvalidRows { shard: planned.index, reason });
-    if let Some(reason) = rows.iter().find_map(|row| misshapen(row, layout)) {
-        return refuse(reason);
-    }
-    let images: Vec<&[Row]> = rows.chunk_by(|a, b| a.image_id == b.image_id).collect();
+    let images: Vec<&[Record]> = rows.chunk_by(|a, b| a.image_id == b.image_id).collect();
     let mut seen = HashSet::new();
     let names =
         images.iter().map(|views| &views[0].image_id).chain(skipped.iter().map(|stone| &stone.image_id));
@@ -68,14 +64,25 @@ pub(crate) fn check(
     Ok(())
 }
 
-fn misshapen(row: &Row, layout: &Layout) -> Option<String> {
+/// What is wrong with the shapes of a row.
+pub(crate) fn misshapen(row: &Row, layout: &Layout) -> Option<String> {
     let name = &row.image_id;
     let tokens = (layout.tokens(), layout.dim);
-    if row.tokens.dim() != tokens {
-        return Some(format!(
-            "tokens of image {name} have shape {:?}, expected {tokens:?}",
-            row.tokens.dim()
-        ));
+    if row.more.len() != layout.more.len() {
+        let (got, expected) = (row.more.len(), layout.more.len());
+        return Some(format!("image {name} has {got} further columns of tokens, expected {expected}"));
+    }
+    let columns = [("tokens", &row.tokens)].into_iter();
+    for (column, values) in columns.chain(layout.more.iter().map(String::as_str).zip(&row.more)) {
+        if values.dim() != tokens {
+            let got = values.dim();
+            return Some(format!("{column} of image {name} have shape {got:?}, expected {tokens:?}"));
+        }
+    }
+    let image = row.image.as_ref().map(|image| image.dim());
+    let expected = layout.has_image.then_some((layout.label_size.0, layout.label_size.1, 3));
+    if image != expected {
+        return Some(format!("the picture of image {name} has shape {image:?}, expected {expected:?}"));
     }
     let cls = row.cls.as_ref().map(|cls| cls.len());
     let expected = layout.has_cls.then_some(layout.dim);
@@ -93,14 +100,15 @@ fn misshapen(row: &Row, layout: &Layout) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Dtype;
 
     fn row(image_id: &str, crop: u8) -> Row {
         let tokens = Array2::zeros((6, 4));
-        Row { image_id: image_id.into(), crop, tokens, cls: None, label: Some(Array2::zeros((3, 2))) }
+        Row { image_id: image_id.into(), crop, tokens, label: Some(Array2::zeros((3, 2))), ..Row::default() }
     }
 
     fn layout() -> Layout {
-        Layout { grid: (2, 3), dim: 4, label_size: (3, 2), has_cls: false, has_label: true }
+        Layout { grid: (2, 3), dim: 4, label_size: (3, 2), has_label: true, ..Layout::default() }
     }
 
     fn stone(image_id: &str) -> Tombstone {
@@ -109,7 +117,10 @@ mod tests {
 
     fn refusal(samples: usize, rows: &[Row], skipped: &[Tombstone]) -> String {
         let planned = PlannedShard { index: 3, samples: 10..10 + samples };
-        check(&planned, &layout(), rows, skipped).map_or_else(|error| error.to_string(), |()| String::new())
+        let records: Result<Vec<_>> =
+            rows.iter().map(|row| Record::new(row, &layout(), Dtype::F32)).collect();
+        let checked = records.and_then(|records| check(&planned, &records, skipped));
+        checked.map_or_else(|error| error.to_string(), |()| String::new())
     }
 
     #[test]
@@ -131,6 +142,12 @@ mod tests {
         assert!(refusal(1, &[wrong], &[]).contains("tokens of image a have shape (4, 6), expected (6, 4)"));
         let wrong = Row { cls: Some(Array1::zeros(4)), ..row("a", 0) };
         assert!(refusal(1, &[wrong], &[]).contains("class token of image a"));
+        let wrong = Row { more: vec![Array2::zeros((6, 4))], ..row("a", 0) };
+        assert!(refusal(1, &[wrong], &[]).contains("image a has 1 further columns"));
+        let wrong = Row { image: Some(Array3::zeros((3, 2, 3))), ..row("a", 0) };
+        assert!(
+            refusal(1, &[wrong], &[]).contains("picture of image a has shape Some((3, 2, 3)), expected None")
+        );
         let wrong = Row { label: Some(Array2::zeros((2, 3))), ..row("a", 0) };
         assert!(refusal(1, &[wrong], &[]).contains("label of image a has shape (2, 3)"));
         assert_eq!(refusal(1, &[Row { label: None, ..row("a", 0) }], &[]), "");

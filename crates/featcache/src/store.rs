@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -19,7 +20,7 @@ use object_store::{ListResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 
 use crate::location::Location;
 use crate::runtime::block_on;
-use crate::{Error, Result};
+use crate::{Error, Result, mapped};
 
 /// A prefix on a store. Cloning is cheap; clones see the same objects.
 #[derive(Clone, Debug)]
@@ -97,6 +98,14 @@ impl Store {
         &self.display
     }
 
+    /// Whether objects are files of this machine, or in its memory.
+    pub(crate) fn is_local(&self) -> bool {
+        match &self.place {
+            Place::Folder(_) => true,
+            Place::Prefix(..) => self.display.starts_with("memory://"),
+        }
+    }
+
     /// The store below this one called `name`.
     #[must_use]
     pub fn join(&self, name: &str) -> Self {
@@ -120,6 +129,57 @@ impl Store {
         };
         block_on(async { store.get(&path).await?.bytes().await })
             .map_err(|error| Error::store("read", self.name_of(name), &error))
+    }
+
+    /// The whole object; a file on a local disk is mapped into memory instead of being copied there. For objects that
+    /// never change once they are there.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub fn map(&self, name: &str) -> Result<Bytes> {
+        match self.local_path("read", name)? {
+            Some(path) => mapped::map(&path, true).map_err(|error| self.unreadable(name, &error)),
+            None => self.get(name),
+        }
+    }
+
+    /// Some ranges of an object, each within it; those that are close together are fetched as one.
+    ///
+    /// # Errors
+    /// As [`Store::get`], and [`Error::Io`] if a range is not within the object.
+    pub fn get_ranges(&self, name: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        if let Some(path) = self.local_path("read", name)? {
+            let file = mapped::map(&path, false).map_err(|error| self.unreadable(name, &error))?;
+            let within = |range: &Range<u64>| {
+                let fits = range.start <= range.end && range.end <= file.len() as u64;
+                fits.then(|| file.slice(range.start as usize..range.end as usize))
+            };
+            let parts: Option<Vec<Bytes>> = ranges.iter().map(within).collect();
+            return parts.ok_or_else(|| self.unreadable(name, &std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        let Some((store, path)) = self.existing("read", name)? else {
+            return Err(Error::NotFound { path: self.name_of(name) });
+        };
+        block_on(store.get_ranges(&path, ranges))
+            .map_err(|error| Error::store("read", self.name_of(name), &error))
+    }
+
+    fn unreadable(&self, name: &str, error: &std::io::Error) -> Error {
+        match error.kind() {
+            std::io::ErrorKind::NotFound => Error::NotFound { path: self.name_of(name) },
+            _ => Error::io("read", self.name_of(name), error),
+        }
+    }
+
+    /// Where the object is on a local disk, if it is on one.
+    fn local_path(&self, operation: &'static str, name: &str) -> Result<Option<PathBuf>> {
+        let Place::Folder(folder) = &self.place else { return Ok(None) };
+        match self.existing(operation, name)? {
+            Some((_, path)) => {
+                Ok(Some(path.parts().fold(folder.clone(), |folder, part| folder.join(part.as_ref()))))
+            }
+            None => Err(Error::NotFound { path: self.name_of(name) }),
+        }
     }
 
     /// Whether there is such an object.

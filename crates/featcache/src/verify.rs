@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::cache::Check;
 use crate::damage::{Damage, DamageKind, Flaw};
 use crate::manifest::MANIFEST;
 use crate::plan::{PLAN, Plan, shard_file};
@@ -32,7 +33,7 @@ impl Cache {
         let mut seen: HashMap<(String, u8), usize> = HashMap::new();
         let mut bytes = 0;
         for (index, info) in shards.iter().enumerate() {
-            let flaws = match self.load(index, true)? {
+            let flaws = match self.load(index, Check::Full)? {
                 Ok(shard) => check_rows(&shard, &mut seen),
                 Err(flaw) => vec![flaw],
             };
@@ -46,7 +47,7 @@ impl Cache {
 
     /// Whether a shard is missing, damaged, or holds what is no number.
     pub(crate) fn is_broken(&self, index: usize) -> Result<bool> {
-        Ok(match self.load(index, true)? {
+        Ok(match self.load(index, Check::Full)? {
             Ok(shard) => shard.first_non_finite().is_some(),
             Err(_) => true,
         })
@@ -58,7 +59,10 @@ impl Cache {
         let mut flaws = Vec::new();
         let mut next = 0;
         for (index, info) in manifest.shards.iter().enumerate() {
-            if info.file != shard_file(index) || info.samples.start != next || info.samples.is_empty() {
+            if info.file != shard_file(index, manifest.form)
+                || info.samples.start != next
+                || info.samples.is_empty()
+            {
                 flaws.push((MANIFEST, format!("shard {index} does not continue the one before it")));
             }
             next = info.samples.end;
@@ -99,11 +103,12 @@ impl Cache {
 fn check_rows(shard: &Shard, seen: &mut HashMap<(String, u8), usize>) -> Vec<Flaw> {
     let mut flaws = Vec::new();
     if let Some(row) = shard.first_non_finite() {
-        let detail = format!("row {row} (image {}) holds NaN or an infinity", shard.image_ids()[row]);
+        let detail = format!("row {row} (image {}) holds NaN or an infinity", shard.image_id(row));
         flaws.push(Flaw::new(DamageKind::NonFinite, detail));
     }
-    for (name, &crop) in shard.image_ids().iter().zip(shard.crops()) {
-        if let Some(other) = seen.insert((name.clone(), crop), shard.index()) {
+    for record in shard.records() {
+        let (name, crop) = (record.image_id(), record.crop());
+        if let Some(other) = seen.insert((name.to_owned(), crop), shard.index()) {
             let detail = format!("crop {crop} of image {name} is in shard {other}, too");
             flaws.push(Flaw::new(DamageKind::Duplicate, detail));
         }
@@ -113,52 +118,61 @@ fn check_rows(shard: &Shard, seen: &mut HashMap<(String, u8), usize>) -> Vec<Fla
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::encode::encode;
-    use crate::schema::ShardHead;
-    use crate::{Dtype, Layout, Row};
+    use crate::schema::{Columns, ShardHead};
+    use crate::{Dtype, Form, Layout, Record, Row};
     use ndarray::{Array1, Array2};
 
     const MARKED: f32 = 1234.5;
 
+    fn columns() -> Arc<Columns> {
+        let layout = Layout { grid: (1, 1), dim: 2, has_cls: true, ..Layout::default() };
+        Arc::new(Columns::new(&layout, Dtype::F32))
+    }
+
     /// A shard of nine rows in f32, in which every value of the last one is [`MARKED`].
-    fn bytes(layout: &Layout) -> Vec<u8> {
+    fn bytes(form: Form) -> Vec<u8> {
         let row = |crop: u8| {
             let value = if crop == 8 { MARKED } else { 1.0 };
+            let tokens = Array2::from_elem((1, 2), value);
             Row {
                 image_id: "a".into(),
                 crop,
-                tokens: Array2::from_elem((1, 2), value),
+                tokens,
                 cls: Some(Array1::from_elem(2, value)),
-                label: None,
+                ..Row::default()
             }
         };
         let head = ShardHead { key: "k".into(), index: 4, samples: 0..1, skipped: vec![] };
-        let rows: Vec<Row> = (0..9).map(row).collect();
-        encode(&head, layout, Dtype::F32, &rows).unwrap().bytes
+        let rows: Vec<Record> =
+            (0..9).map(|crop| Record::with_columns(&row(crop), &columns()).unwrap()).collect();
+        encode(&head, &columns(), form, &rows).unwrap().bytes
     }
 
     #[test]
     fn numbers_that_are_none_are_found_in_tokens_and_class_token() {
-        let layout = Layout { grid: (1, 1), dim: 2, label_size: (0, 0), has_cls: true, has_label: false };
-        let good = bytes(&layout);
-        let marks: Vec<usize> =
-            (0..good.len() - 4).filter(|&at| good[at..at + 4] == MARKED.to_le_bytes()).collect();
-        assert_eq!(marks.len(), 4, "two tokens, two of the class token");
-        for at in marks {
-            let mut broken = good.clone();
-            broken[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
-            let shard = Shard::decode(broken.into(), &layout, Dtype::F32).unwrap();
-            let flaws = check_rows(&shard, &mut HashMap::new());
-            assert_eq!((flaws.len(), flaws[0].kind), (1, DamageKind::NonFinite));
-            assert!(flaws[0].detail.contains("row 8 (image a)"), "{}", flaws[0].detail);
+        for form in [Form::Binary, Form::List, Form::Arrow] {
+            let good = bytes(form);
+            let marks: Vec<usize> =
+                (0..good.len() - 4).filter(|&at| good[at..at + 4] == MARKED.to_le_bytes()).collect();
+            assert_eq!(marks.len(), 4, "two tokens, two of the class token");
+            for at in marks {
+                let mut broken = good.clone();
+                broken[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+                let shard = Shard::decode(&broken.into(), &columns(), form).unwrap();
+                let flaws = check_rows(&shard, &mut HashMap::new());
+                assert_eq!((flaws.len(), flaws[0].kind), (1, DamageKind::NonFinite));
+                assert!(flaws[0].detail.contains("row 8 (image a)"), "{}", flaws[0].detail);
+            }
         }
     }
 
     #[test]
     fn an_image_in_two_shards_is_found() {
-        let layout = Layout { grid: (1, 1), dim: 2, label_size: (0, 0), has_cls: true, has_label: false };
-        let shard = Shard::decode(bytes(&layout).into(), &layout, Dtype::F32).unwrap();
+        let shard = Shard::decode(&bytes(Form::Binary).into(), &columns(), Form::Binary).unwrap();
         let mut seen = HashMap::from([(("a".to_owned(), 3), 1), (("b".to_owned(), 3), 1)]);
         let flaws = check_rows(&shard, &mut seen);
         assert_eq!((flaws.len(), flaws[0].kind), (1, DamageKind::Duplicate));

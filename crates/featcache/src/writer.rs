@@ -5,21 +5,21 @@
 //! Two writers of the same shard are harmless: the first one's file stays. The writer computes no features and starts no threads
 //! for it: the caller does, and may call `write_shard` from several.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rayon::prelude::*;
 
 use crate::damage::Flaw;
-use crate::encode::encode;
+use crate::encode::{Sums, encode};
 use crate::manifest::{MANIFEST, Manifest};
-use crate::plan::{PLAN, Plan, PlannedShard, shard_file, shard_index};
-use crate::schema::ShardHead;
+use crate::plan::{PLAN, Plan, PlannedShard, shard_index};
+use crate::schema::{Columns, ShardHead};
 use crate::store::{PutOutcome, Store};
 use crate::{
-    Cache, Classes, DamageKind, Error, FeatureKey, GoldenActivation, Layout, Result, Row, Shard, ShardInfo,
-    Tombstone, repair, rows, seal,
+    Cache, Classes, DamageKind, Error, FeatureKey, Form, GoldenActivation, Layout, Record, Result, Row,
+    Shard, ShardInfo, Tombstone, repair, rows, seal,
 };
 
 /// A temporary file untouched for this long has no living writer.
@@ -35,6 +35,9 @@ pub struct WriterOptions {
     pub overwrite: bool,
     /// Check a finished cache, and reopen it where it is damaged: what is broken counts as missing then.
     pub repair: bool,
+    /// How values lie in the files; `None` takes what is there, else the default. Asking for another form than what
+    /// is there is an error.
+    pub form: Option<Form>,
     /// Goes into the manifest as it is.
     pub provenance: BTreeMap<String, String>,
     /// Names and colours of the label classes.
@@ -57,6 +60,7 @@ pub enum Opened {
 pub struct Writer {
     store: Store,
     plan: Box<Plan>,
+    columns: Arc<Columns>,
     provenance: BTreeMap<String, String>,
     classes: Option<Classes>,
     done: Mutex<BTreeMap<usize, Done>>,
@@ -86,16 +90,17 @@ impl Writer {
         options: WriterOptions,
     ) -> Result<Opened> {
         check_request(&key, &layout, sample_count, &options)?;
-        let WriterOptions { shard_rows, overwrite, repair, provenance, classes, golden } = options;
+        let WriterOptions { shard_rows, overwrite, repair, form, provenance, classes, golden } = options;
         if overwrite {
             wipe(&store)?;
         }
-        let asked = Plan::new(key, layout, sample_count, shard_rows, golden);
+        let asked = Plan::new(key, layout, sample_count, shard_rows, form.unwrap_or_default(), golden);
         if repair {
             repair::prepare(&store, &asked)?;
         }
         if let Some(manifest) = Manifest::read(&store)? {
             agree(&store, &asked, &manifest.key, &manifest.layout, manifest.samples)?;
+            agree_on_form(&store, form, manifest.form)?;
             check_golden(&store, asked.golden.as_ref(), Some(&manifest.golden))?;
             return Ok(Opened::Complete(Cache::new(store, manifest)));
         }
@@ -104,10 +109,12 @@ impl Writer {
             None => asked.clone().establish(&store)?,
         };
         agree(&store, &asked, &plan.key, &plan.layout, plan.sample_count)?;
+        agree_on_form(&store, form, plan.form)?;
         check_golden(&store, asked.golden.as_ref(), plan.golden.as_ref())?;
         sweep(&store, ABANDONED);
         let done = Mutex::default();
-        let writer = Self { store, plan: Box::new(plan), provenance, classes, done };
+        let columns = Arc::new(Columns::new(&plan.layout, plan.key.dtype));
+        let writer = Self { store, plan: Box::new(plan), columns, provenance, classes, done };
         writer.look()?;
         Ok(Opened::Resume(writer))
     }
@@ -149,25 +156,49 @@ impl Writer {
         rows: Vec<Row>,
         skipped: Vec<Tombstone>,
     ) -> Result<ShardInfo> {
+        if let Some(reason) = rows.iter().find_map(|row| rows::misshapen(row, &self.plan.layout)) {
+            return Err(Error::InvalidRows { shard: planned.index, reason });
+        }
+        let records = rows.into_par_iter().map(|row| self.record(&row)).collect::<Result<_>>()?;
+        self.write_records(planned, records, skipped)
+    }
+
+    /// The stored form of a row of this cache: a third or less of its size, for callers that gather a shard.
+    ///
+    /// # Errors
+    /// As [`Record::new`].
+    pub fn record(&self, row: &Row) -> Result<Record> {
+        Record::with_columns(row, &self.columns)
+    }
+
+    /// As [`Writer::write_shard`], of rows that are in their stored form already.
+    ///
+    /// # Errors
+    /// As [`Writer::write_shard`].
+    pub fn write_records(
+        &self,
+        planned: &PlannedShard,
+        records: Vec<Record>,
+        skipped: Vec<Tombstone>,
+    ) -> Result<ShardInfo> {
         let PlannedShard { index, samples } = planned.clone();
         if index >= self.total_shards() || *planned != self.plan.shard(index) {
             let reason = format!("samples {samples:?} are not in the plan");
             return Err(Error::InvalidRows { shard: index, reason });
         }
-        rows::check(planned, &self.plan.layout, &rows, &skipped)?;
+        if records.iter().any(|record| record.columns != self.columns) {
+            let reason = "have other columns than the cache".into();
+            return Err(Error::InvalidRows { shard: index, reason });
+        }
+        rows::check(planned, &records, &skipped)?;
         let head = ShardHead { key: self.plan.cache_id.clone(), index, samples: samples.clone(), skipped };
-        let encoded = encode(&head, &self.plan.layout, self.plan.key.dtype, &rows)?;
-        let (file, row_count) = (shard_file(index), rows.len());
-        drop(rows);
+        let encoded = encode(&head, &self.columns, self.plan.form, &records)?;
+        let (file, row_count) = (self.plan.file(index), records.len());
+        drop(records);
         let bytes = bytes::Bytes::from(encoded.bytes);
+        let size = bytes.len() as u64;
         let ours = Done {
-            info: ShardInfo {
-                file: file.clone(),
-                rows: row_count,
-                samples,
-                bytes: bytes.len() as u64,
-                sha256: encoded.sha256,
-            },
+            info: ShardInfo::new(file.clone(), row_count, samples, size, encoded.sums),
             skipped: head.skipped,
         };
         let done = match self.store.put_if_absent(&file, bytes.clone())? {
@@ -218,8 +249,9 @@ impl Writer {
     /// Checks every shard that is there and not yet known to be whole.
     fn look(&self) -> Result<()> {
         let open: Vec<usize> = self.missing().iter().map(|shard| shard.index).collect();
-        let there: Vec<usize> = self.store.list()?.iter().filter_map(|(file, _)| shard_index(file)).collect();
-        let news: Vec<usize> = open.into_iter().filter(|index| there.contains(index)).collect();
+        let there: HashSet<String> = self.store.list()?.into_iter().map(|(file, _)| file).collect();
+        let news: Vec<usize> =
+            open.into_iter().filter(|&index| there.contains(&self.plan.file(index))).collect();
         let seen = news.par_iter().map(|&index| Ok((index, self.inspect(index)?)));
         for (index, found) in seen.collect::<Result<Vec<_>>>()? {
             match found {
@@ -227,7 +259,7 @@ impl Writer {
                     self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(index, done);
                 }
                 Err(flaw) => {
-                    let file = shard_file(index);
+                    let file = self.plan.file(index);
                     tracing::warn!(file, kind = %flaw.kind, detail = flaw.detail, "a damaged shard counts as missing");
                 }
             }
@@ -237,8 +269,8 @@ impl Writer {
 
     /// Reads a shard that is there: whole and ours, or what is wrong with it.
     fn inspect(&self, index: usize) -> Result<std::result::Result<Done, Flaw>> {
-        let file = shard_file(index);
-        let bytes = match self.store.get(&file) {
+        let file = self.plan.file(index);
+        let bytes = match self.store.map(&file) {
             Ok(bytes) => bytes,
             Err(Error::NotFound { path }) => return Ok(Err(Flaw::new(DamageKind::Missing, path))),
             Err(error) => return Err(error),
@@ -249,10 +281,12 @@ impl Writer {
     fn examine(&self, index: usize, file: String, bytes: bytes::Bytes) -> std::result::Result<Done, Flaw> {
         let size = bytes.len() as u64;
         let sha256 = seal::check(&bytes).map_err(|reason| Flaw::new(DamageKind::Checksum, reason))?;
-        let shard = Shard::decode(bytes, &self.plan.layout, self.plan.key.dtype)?;
+        let form = self.plan.form;
+        let shard = Shard::decode(&bytes, &self.columns, form)?;
         let planned = self.plan.shard(index);
-        shard.expect(&self.plan.cache_id, index, &planned.samples)?;
-        let info = ShardInfo { file, rows: shard.len(), samples: planned.samples, bytes: size, sha256 };
+        shard.head().expect(&self.plan.cache_id, index, &planned.samples)?;
+        let sums = Sums::new(&bytes, form, sha256);
+        let info = ShardInfo::new(file, shard.len(), planned.samples, size, sums);
         Ok(Done { info, skipped: shard.skipped().to_vec() })
     }
 }
@@ -315,6 +349,18 @@ fn check_golden(
         format!("its shape is {:?}, recorded {:?}", ours.shape, recorded.shape)
     };
     Err(Error::GoldenMismatch { location: store.display().to_owned(), detail })
+}
+
+fn agree_on_form(store: &Store, asked: Option<Form>, found: Form) -> Result<()> {
+    match asked {
+        Some(asked) if asked != found => Err(Error::PlanMismatch {
+            location: store.display().to_owned(),
+            what: "form of files",
+            asked: asked.to_string(),
+            found: found.to_string(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Deletes a cache: first the commit, so that no reader sees a half-deleted one as whole; the plan last.

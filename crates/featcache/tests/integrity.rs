@@ -43,10 +43,10 @@ fn missing_truncated_and_flipped_shards_are_found_and_refused() {
     let expect = |kind: DamageKind| {
         let found = damages(&cache);
         assert_eq!((found.len(), found[0].kind, found[0].shard), (1, kind, Some(2)), "{found:?}");
-        let error = cache.read_shard(2, ReadOptions::default()).unwrap_err();
+        let error = cache.read_shard(2, &ReadOptions::default()).unwrap_err();
         assert!(matches!(&error, Error::Damaged { kind: refused, .. } if *refused == kind), "{error}");
         assert!(error.is_integrity() && error.to_string().contains(SHARD));
-        cache.read_shard(1, ReadOptions::default()).unwrap();
+        cache.read_shard(1, &ReadOptions::default()).unwrap();
     };
     store.delete(SHARD).unwrap();
     expect(DamageKind::Missing);
@@ -96,7 +96,7 @@ fn swapped_shards_are_found_even_without_checksums() {
     let (store, cache) = whole("swapped");
     let other = store.get("shard-00001.parquet").unwrap();
     store.put("shard-00000.parquet", other).unwrap();
-    let unchecked = ReadOptions { verify: false };
+    let unchecked = &ReadOptions { verify: false, ..ReadOptions::default() };
     match cache.read_shard(0, unchecked).unwrap_err() {
         // Shard 1 lacks the unreadable image, so that its size differs; shards 2 and 3 have the same shape.
         Error::Damaged { kind: DamageKind::Truncated | DamageKind::Plan, .. } => {}

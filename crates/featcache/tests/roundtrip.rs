@@ -29,7 +29,7 @@ fn bare(name: &str, dtype: Dtype, samples: usize) -> (Store, Writer) {
 }
 
 fn row(tokens: Array2<f32>) -> Row {
-    Row { image_id: "street.png".into(), crop: 0, tokens, cls: None, label: None }
+    Row { image_id: "street.png".into(), tokens, ..Row::default() }
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn every_dtype_round_trips() {
         let turned = tokens.t().as_standard_layout().into_owned().reversed_axes();
         writer.write_shard(&writer.missing()[0], vec![row(turned)], vec![]).unwrap();
         writer.commit(golden()).unwrap();
-        let shard = Cache::open(store).unwrap().read_shard(0, ReadOptions::default()).unwrap();
+        let shard = Cache::open(store).unwrap().read_shard(0, &ReadOptions::default()).unwrap();
         assert_eq!(shard.token_bytes(0).len(), 30 * dtype.size_bytes());
         assert_eq!((shard.cls(0), shard.label(0)), (None, None));
         let read = shard.tokens_f32(0);
@@ -95,7 +95,7 @@ fn a_shard_may_hold_tombstones_only() {
     let cache = writer.commit(golden()).unwrap();
     assert_eq!((cache.rows(), cache.manifest().samples), (1, 2));
     assert_eq!(cache.manifest().skipped, [stone]);
-    assert!(cache.read_shard(0, ReadOptions::default()).unwrap().is_empty());
+    assert!(cache.read_shard(0, &ReadOptions::default()).unwrap().is_empty());
     assert_eq!(Cache::open(store).unwrap().verify(&mut |_| {}).unwrap(), []);
 }
 

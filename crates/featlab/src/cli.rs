@@ -117,16 +117,19 @@ pub struct ExtractArgs {
     /// Resize filter: nearest (as the original), bilinear, bicubic (both antialiased)
     #[arg(long, default_value = "nearest")]
     pub resize: String,
-    /// Block whose output is read; -1 is the last
-    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
-    pub layer: i64,
-    /// What is read there: token, key, query, value
-    #[arg(long, default_value = "token")]
-    pub facet: String,
+    /// Blocks whose output is read, e.g. -1 or -1,-3; -1 is the last
+    #[arg(long, default_value = "-1", value_delimiter = ',', allow_hyphen_values = true)]
+    pub layer: Vec<i64>,
+    /// What is read there: token, key, query, value. The first block and facet are the column tokens, the others one each, as key_11
+    #[arg(long, default_value = "token", value_delimiter = ',')]
+    pub facet: Vec<String>,
+    /// Store the pictures as the network saw them as well
+    #[arg(long)]
+    pub images: bool,
     /// Average the features of the image and of its mirror image
     #[arg(long)]
     pub flip_average: bool,
-    /// Stored number type: f32, f16, bf16
+    /// Stored number type: f32, f16, bf16, int8 (with a scale per token)
     #[arg(long, default_value = "f16")]
     pub dtype: String,
     /// Attention heads, where the checkpoint does not tell
@@ -135,6 +138,9 @@ pub struct ExtractArgs {
     /// Images per shard [default: about 32 MiB of tokens]
     #[arg(long)]
     pub shard_rows: Option<usize>,
+    /// Form of the files: binary [default], packed (smaller), list (for SQL), arrow (maps into memory)
+    #[arg(long)]
+    pub layout: Option<String>,
     /// Compute only shards i, i+n, i+2n … of the plan (i from 0), as one of n processes
     #[arg(long, value_name = "I/N")]
     pub task: Option<String>,

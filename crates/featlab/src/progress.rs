@@ -57,12 +57,12 @@ impl Reporter {
         let shown = self.verbosity > Verbosity::Quiet;
         let bar = (shown && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(total);
-            let template = "{msg:24} {bar:30} {pos}/{len} {unit} · {per_sec} · {elapsed} · ETA {eta}"
+            let template = "{prefix:24} {bar:30} {pos}/{len} {unit} · {per_sec} · {elapsed} · ETA {eta}{msg}"
                 .replace("{unit}", unit);
             if let Ok(style) = ProgressStyle::with_template(&template) {
                 bar.set_style(style);
             }
-            bar.set_message(what.to_owned());
+            bar.set_prefix(what.to_owned());
             bar
         });
         let now = Instant::now();
@@ -103,15 +103,23 @@ struct State {
 impl Progress {
     /// `n` more units are done. Can be called from any thread.
     pub(crate) fn tick(&self, n: u64) {
+        self.tick_with(n, String::new);
+    }
+
+    /// As [`Progress::tick`], with something to say at the end of the line.
+    pub(crate) fn tick_with(&self, n: u64, note: impl FnOnce() -> String) {
+        let shown = |note: String| if note.is_empty() { note } else { format!(" · {note}") };
         if let Some(bar) = &self.bar {
             bar.inc(n);
+            bar.set_message(shown(note()));
             return;
         }
         let Ok(mut state) = self.state.lock() else { return };
         state.done += n;
         if self.log && state.logged.elapsed() >= LOG_EVERY {
             state.logged = Instant::now();
-            write_line(&log_line(&self.what, state.done, self.total, self.unit, state.started.elapsed()));
+            let line = log_line(&self.what, state.done, self.total, self.unit, state.started.elapsed());
+            write_line(&(line + &shown(note())));
         }
     }
 }

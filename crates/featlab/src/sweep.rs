@@ -128,13 +128,16 @@ impl Sweep {
             },
             backbone: &self.backbone,
             device: self.device.clone(),
-            layer: Layer {
+            layers: vec![Layer {
                 block: features.layer,
                 facet: features.facet.parse().map_err(|e| usage(format!("{e}")))?,
-            },
+            }],
+            images: false,
+            recipe: BTreeMap::new(),
             dtype: features.dtype.parse()?,
             flip_average: !train && self.config.eval.protocol == Protocol::StegoEval,
             shard_rows: self.config.how.shard_rows,
+            form: None,
             task: extract::Task::ALL,
             overwrite: false,
             repair: false,
@@ -159,7 +162,7 @@ impl Sweep {
             train_id: train.key().fingerprint(),
             val_id: val.key().fingerprint(),
             classes: self.train.classes().expect("open() requires labels").clone(),
-            full_dim: self.backbone.backbone.spec().feature_dim(train.layer),
+            full_dim: self.backbone.backbone.spec().feature_dim(train.layers[0]),
             protocol: self.config.eval.protocol,
             settings: Settings {
                 steps: probe.steps,

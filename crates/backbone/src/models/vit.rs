@@ -182,17 +182,29 @@ impl Vit {
         self.blocks[..block].iter().try_fold(tokens, |x, block| block.forward(&x))
     }
 
-    /// A layer of the class and the patch tokens, `[b, 1 + t, d]`.
-    fn layer(&self, images: &Tensor, layer: Layer) -> Result<Tensor> {
-        let block = block_index(layer.block, self.spec.depth)?;
-        let part = match layer.facet {
-            Facet::Token => return Ok(self.norm.forward(&self.run_to(images, block + 1)?)?),
-            Facet::Query => 0,
-            Facet::Key => 1,
-            Facet::Value => 2,
-        };
-        let Block { norm1, attn, .. } = &self.blocks[block];
-        attn.vectors(&norm1.forward(&self.run_to(images, block)?)?, part)
+    /// Layers of the class and the patch tokens, `[b, 1 + t, d]` each.
+    fn layers(&self, images: &Tensor, layers: &[Layer]) -> Result<Vec<Tensor>> {
+        let wanted = layers.iter().map(|layer| Ok((block_index(layer.block, self.spec.depth)?, layer.facet)));
+        let wanted = wanted.collect::<Result<Vec<_>>>()?;
+        let last = wanted.iter().map(|&(block, _)| block).max().unwrap_or(0);
+        let mut read: Vec<Option<Tensor>> = vec![None; layers.len()];
+        let mut x = self.embed(images)?;
+        for (index, block) in self.blocks[..=last].iter().enumerate() {
+            let here = |facet: &Facet| wanted.iter().enumerate().filter(move |(_, one)| **one == (index, *facet));
+            for (part, facet) in [Facet::Query, Facet::Key, Facet::Value].iter().enumerate() {
+                for (slot, _) in here(facet) {
+                    read[slot] = Some(block.attn.vectors(&block.norm1.forward(&x)?, part)?);
+                }
+            }
+            // What follows the last facet is not needed.
+            if index < last || here(&Facet::Token).next().is_some() {
+                x = block.forward(&x)?;
+            }
+            for (slot, _) in here(&Facet::Token) {
+                read[slot] = Some(self.norm.forward(&x)?);
+            }
+        }
+        Ok(read.into_iter().map(|tokens| tokens.expect("every block up to the last was visited")).collect())
     }
 }
 
@@ -201,10 +213,13 @@ impl Backbone for Vit {
         &self.spec
     }
 
-    fn forward_features(&self, images: &Tensor, layer: Layer) -> Result<Features> {
+    fn forward_layers(&self, images: &Tensor, layers: &[Layer]) -> Result<Vec<Features>> {
         let grid = self.patch_embed.grid(images)?;
-        let tokens = self.layer(images, layer)?; // [b, 1 + t, d]
-        Ok(Features { cls: tokens.i((.., 0))?, patches: tokens.narrow(1, 1, grid.0 * grid.1)?, grid })
+        let layers = self.layers(images, layers)?; // each [b, 1 + t, d]
+        let split = |tokens: &Tensor| {
+            Ok(Features { cls: tokens.i((.., 0))?, patches: tokens.narrow(1, 1, grid.0 * grid.1)?, grid })
+        };
+        layers.iter().map(split).collect()
     }
 
     fn last_blocks(&self, images: &Tensor, n: usize) -> Result<Vec<Tensor>> {

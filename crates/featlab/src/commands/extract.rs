@@ -1,5 +1,7 @@
 //! `featlab extract`: a data set's features, into a cache.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
 use backbone::{Layer, LoadOptions};
 use dataset::Transform;
@@ -44,10 +46,13 @@ pub(crate) fn run(args: ExtractArgs, context: &Context) -> Result<Status> {
         },
         backbone: &backbone,
         device,
-        layer: Layer { block: args.layer, facet: args.facet.parse().map_err(|e| usage(format!("{e}")))? },
+        layers: layers(&args)?,
+        images: args.images,
+        recipe: recipe(&args),
         dtype: args.dtype.parse().map_err(|e| usage(format!("{e}")))?,
         flip_average: args.flip_average,
         shard_rows: args.shard_rows,
+        form: args.layout.as_deref().map(str::parse).transpose().map_err(|e| usage(format!("{e}")))?,
         task,
         overwrite: args.overwrite,
         repair: args.repair,
@@ -55,6 +60,29 @@ pub(crate) fn run(args: ExtractArgs, context: &Context) -> Result<Status> {
     let outcome = job.run(Store::open(&args.out)?, context)?;
     let seconds = started.elapsed().as_secs_f64();
     report(outcome, &args.out, dataset.problems().len(), seconds, context)
+}
+
+/// What is read of the network: every facet of every block that was named, the first of them first.
+fn layers(args: &ExtractArgs) -> Result<Vec<Layer>> {
+    let mut layers = Vec::new();
+    for &block in &args.layer {
+        for facet in &args.facet {
+            layers.push(Layer { block, facet: facet.parse().map_err(|e| usage(format!("{e}")))? });
+        }
+    }
+    Ok(layers)
+}
+
+/// What `cache repair` and `cache verify --backbone` need to know besides the key.
+fn recipe(args: &ExtractArgs) -> BTreeMap<String, String> {
+    let mut recipe = BTreeMap::from([
+        ("--dataset".to_owned(), args.dataset.clone()),
+        ("--backbone".to_owned(), args.backbone.clone()),
+    ]);
+    if let Some(heads) = args.num_heads {
+        recipe.insert("--num-heads".into(), heads.to_string());
+    }
+    recipe
 }
 
 fn report(outcome: Outcome, out: &str, problems: usize, seconds: f64, context: &Context) -> Result<Status> {

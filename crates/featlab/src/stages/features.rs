@@ -5,7 +5,7 @@
 
 use anyhow::{Context as _, Result};
 use dimred::{Affine, Projection};
-use featcache::{Cache, ReadOptions, Shard};
+use featcache::{Cache, Record, StreamOptions};
 use ndarray::{Array2, Array3, ArrayView2, Axis};
 use probe::{Batch, TrainSet};
 use rayon::prelude::*;
@@ -16,35 +16,30 @@ use crate::exit::usage;
 /// All rows of one cache.
 pub(crate) struct Features {
     cache: Cache,
-    shards: Vec<Shard>,
-    /// `(shard, row)` of every image that has a label, in cache order.
-    labelled: Vec<(usize, usize)>,
+    /// Every image that has a label, in cache order.
+    labelled: Vec<Record>,
 }
 
 impl Features {
-    /// Reads and checks every shard.
+    /// Reads and checks every row.
     ///
     /// # Errors
     /// If a shard is damaged, or no row has a label.
     pub(crate) fn load(cache: Cache, what: &str, context: &Context) -> Result<Self> {
-        let count = cache.manifest().shards.len();
-        let progress = context.reporter.start(&format!("read {what}"), count as u64, "shards");
-        let mut shards = Vec::with_capacity(count);
-        for i in 0..count {
+        let progress = context.reporter.start(&format!("read {what}"), cache.rows() as u64, "images");
+        let mut labelled = Vec::new();
+        for record in cache.stream(&StreamOptions::default())? {
             context.interrupt.check()?;
-            shards.push(
-                cache.read_shard(i, ReadOptions::default()).with_context(|| format!("reading {what}"))?,
-            );
+            let record = record.with_context(|| format!("reading {what}"))?;
             progress.tick(1);
+            if record.label().is_some() {
+                labelled.push(record);
+            }
         }
-        let labelled: Vec<_> = (shards.iter().enumerate())
-            .flat_map(|(s, shard)| (0..shard.len()).map(move |r| (s, r)))
-            .filter(|&(s, r)| shards[s].label(r).is_some())
-            .collect();
         if labelled.is_empty() {
             return Err(usage(format!("{what}: no image of this cache has a label; probes need labels")));
         }
-        Ok(Self { cache, shards, labelled })
+        Ok(Self { cache, labelled })
     }
 
     /// The cache that was read.
@@ -59,8 +54,7 @@ impl Features {
 
     /// Id of labelled image `i`.
     pub(crate) fn image_id(&self, i: usize) -> &str {
-        let (shard, row) = self.labelled[i];
-        &self.shards[shard].image_ids()[row]
+        self.labelled[i].image_id()
     }
 
     /// Width `d` of the features.
@@ -70,14 +64,12 @@ impl Features {
 
     /// Tokens `[t, d]` of labelled image `i`.
     pub(crate) fn tokens(&self, i: usize) -> Array2<f32> {
-        let (shard, row) = self.labelled[i];
-        self.shards[shard].tokens_f32(row)
+        self.labelled[i].tokens_f32()
     }
 
     /// Label map `[h, w]` of labelled image `i`.
     pub(crate) fn label(&self, i: usize) -> ArrayView2<'_, u8> {
-        let (shard, row) = self.labelled[i];
-        self.shards[shard].label(row).expect("only labelled rows are listed")
+        self.labelled[i].label().expect("only labelled rows are listed")
     }
 
     /// The features in `k` dimensions; `None` keeps all of them as they are.

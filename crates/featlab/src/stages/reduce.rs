@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use dimred::{Identity, Moments, PcaParams, RandomProjectionKind, RandomProjectionParams, Reducer, Scaler};
-use featcache::{Cache, FeatureKey, ReadOptions};
+use featcache::{Cache, FeatureKey, StreamOptions};
 
 use crate::Context;
 use crate::exit::usage;
@@ -99,14 +99,11 @@ pub(crate) fn features_of(file: &[u8]) -> Option<String> {
 fn stream_moments(cache: &Cache, context: &Context) -> Result<Moments> {
     let mut moments = Moments::new(cache.layout().dim);
     let progress = context.reporter.start("moments", cache.rows() as u64, "images");
-    for i in 0..cache.manifest().shards.len() {
-        let shard = cache.read_shard(i, ReadOptions::default())?;
-        for row in 0..shard.len() {
-            context.interrupt.check()?;
-            let tokens = shard.tokens_f32(row);
-            moments.add(tokens.view()).with_context(|| format!("image {}", shard.image_ids()[row]))?;
-            progress.tick(1);
-        }
+    for record in cache.stream(&StreamOptions::default())? {
+        context.interrupt.check()?;
+        let record = record?;
+        moments.add(record.tokens_f32().view()).with_context(|| format!("image {}", record.image_id()))?;
+        progress.tick(1);
     }
     Ok(moments)
 }

@@ -1,29 +1,31 @@
 //! Extract: a data set through a backbone into a feature cache.
 //!
-//! The sample list is cut into shards by the cache's plan; a shard's images are decoded, transformed and forwarded in
-//! parallel, one image (or crop) at a time, so that the numbers depend neither on the batch nor on the thread count.
-//! Inputs that cannot be read become tombstones with the reason; everything else that fails ends the run.
+//! The sample list is cut into shards by the cache's plan; what is missing goes through the [`pipeline`]: images are decoded, forwarded
+//! and written at the same time, forwarded one image (or crop) at a time, so that the numbers depend neither on the batch nor on the
+//! thread count. Inputs that cannot be read become tombstones with the reason; everything else that fails ends the run.
+
+mod pipeline;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use anyhow::{Context as _, Result};
 use backbone::{Layer, Loaded};
 use candle_core::{Device, Tensor};
 use dataset::{Crop, Dataset, Transform, View};
 use featcache::{
-    Cache, Classes, Dtype, FORMAT_VERSION, FeatureKey, GoldenActivation, Layout, Opened, Row, Store,
-    Tombstone, Writer, WriterOptions,
+    Cache, Classes, Dtype, FORMAT_VERSION, FeatureKey, Form, GoldenActivation, Layout, Opened, Reading, Row,
+    Store, Tombstone, Writer, WriterOptions,
 };
-use ndarray::{Array1, Array2, ArrayView3, s};
-use rayon::prelude::*;
+use ndarray::{Array1, Array2, Array3, ArrayView3, s};
 
 use crate::Context;
 use crate::exit::{integrity, usage};
-use crate::progress::Progress;
 
 /// What became of an input: something, or the reason why nothing.
 type Sampled<T> = std::result::Result<T, Tombstone>;
+
+/// Class token `[d]` and patch tokens `[t, d]` of one layer of one image.
+type Tokens = (Array2<f32>, Array1<f32>);
 
 /// What to compute: everything that ends up in the cache's key, and where it goes.
 pub(crate) struct Job<'a> {
@@ -32,10 +34,16 @@ pub(crate) struct Job<'a> {
     pub(crate) transform: Transform,
     pub(crate) backbone: &'a Loaded,
     pub(crate) device: Device,
-    pub(crate) layer: Layer,
+    /// What is read: the column `tokens` first, then a column each.
+    pub(crate) layers: Vec<Layer>,
+    /// Whether the pictures are stored as well.
+    pub(crate) images: bool,
+    /// How the cache is asked for, in the words of the command line: what another command needs to do the same.
+    pub(crate) recipe: BTreeMap<String, String>,
     pub(crate) dtype: Dtype,
     pub(crate) flip_average: bool,
     pub(crate) shard_rows: Option<usize>,
+    pub(crate) form: Option<Form>,
     pub(crate) task: Task,
     pub(crate) overwrite: bool,
     /// Look for damage in a finished cache, and mend it.
@@ -73,9 +81,13 @@ pub(crate) enum Outcome {
 
 impl Job<'_> {
     /// The key of the features that this job computes.
-    pub(crate) fn key(&self) -> FeatureKey {
+    ///
+    /// # Errors
+    /// If the network has not got one of the layers.
+    pub(crate) fn key(&self) -> Result<FeatureKey> {
         let spec = self.backbone.backbone.spec();
-        FeatureKey {
+        let main = self.layers.first().copied().unwrap_or_default();
+        Ok(FeatureKey {
             format_version: FORMAT_VERSION,
             dataset: self.dataset.name().to_owned(),
             dataset_fingerprint: self.dataset.fingerprint(),
@@ -89,23 +101,40 @@ impl Job<'_> {
             std: self.transform.std,
             checkpoint_sha256: self.backbone.fingerprint.clone(),
             architecture: spec.architecture.clone(),
-            layer: self.layer.block,
-            facet: self.layer.facet.to_string(),
+            layer: main.block,
+            facet: main.facet.to_string(),
             dtype: self.dtype,
             flip_average: self.flip_average,
-        }
+            more: self.more()?,
+        })
     }
 
-    fn layout(&self) -> Layout {
+    /// The further columns.
+    fn more(&self) -> Result<Vec<Reading>> {
+        let spec = self.backbone.backbone.spec();
+        let mut seen: Vec<(usize, String)> = Vec::new();
+        for layer in &self.layers {
+            let place = (spec.block_index(layer.block)?, layer.facet.to_string());
+            if seen.contains(&place) {
+                return Err(usage(format!("block {} and facet {} are asked for twice", layer.block, layer.facet)));
+            }
+            seen.push(place);
+        }
+        Ok(seen.into_iter().skip(1).map(|(block, facet)| Reading { facet, layer: block as i64 }).collect())
+    }
+
+    fn layout(&self) -> Result<Layout> {
         let spec = self.backbone.backbone.spec();
         let side = self.transform.res / spec.patch_size;
-        Layout {
+        Ok(Layout {
             grid: (side, side),
-            dim: spec.feature_dim(self.layer),
+            dim: spec.feature_dim(self.layers.first().copied().unwrap_or_default()),
             label_size: (self.transform.res, self.transform.res),
             has_cls: true,
             has_label: self.dataset.classes().is_some(),
-        }
+            has_image: self.images,
+            more: self.more()?.iter().map(Reading::column).collect(),
+        })
     }
 
     fn check(&self) -> Result<()> {
@@ -140,12 +169,13 @@ impl Job<'_> {
             shard_rows: self.shard_rows,
             overwrite: self.overwrite,
             repair: self.repair,
+            form: self.form,
             provenance: self.provenance(),
             classes: (self.dataset.classes())
                 .map(|table| Classes { names: table.names.clone(), palette: table.palette.clone() }),
             golden: Some(golden.clone()),
         };
-        let opened = Writer::open(store, self.key(), self.layout(), self.dataset.len(), options)
+        let opened = Writer::open(store, self.key()?, self.layout()?, self.dataset.len(), options)
             .with_context(|| format!("opening cache {place}"))?;
         let writer = match opened {
             Opened::Complete(cache) => return Ok(Outcome::Complete { cache, computed: 0 }),
@@ -153,7 +183,7 @@ impl Job<'_> {
         };
         let missing = writer.missing();
         let mine: Vec<_> =
-            missing.iter().filter(|shard| shard.index % self.task.of == self.task.this).collect();
+            missing.iter().filter(|shard| shard.index % self.task.of == self.task.this).cloned().collect();
         let images = mine.iter().map(|shard| shard.samples.len()).sum::<usize>();
         if missing.len() < writer.total_shards() {
             context.reporter.say(format!(
@@ -162,14 +192,7 @@ impl Job<'_> {
                 writer.total_shards()
             ));
         }
-        let progress = context.reporter.start(&format!("extract {}", self.split), images as u64, "images");
-        for shard in mine {
-            let (rows, skipped) = self.compute(shard.samples.clone(), context, &progress)?;
-            writer
-                .write_shard(shard, rows, skipped)
-                .with_context(|| format!("writing shard {} of {place}", shard.index))?;
-        }
-        drop(progress);
+        pipeline::run(self, &writer, &mine, context).with_context(|| format!("cache {place}"))?;
         match writer.missing().len() {
             0 => {
                 let cache = writer.commit(golden).with_context(|| format!("committing cache {place}"))?;
@@ -186,7 +209,8 @@ impl Job<'_> {
             ("split", self.split.clone()),
             ("notes", self.backbone.note.join("; ")),
         ];
-        entries.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v)).collect()
+        let entries = entries.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v));
+        entries.chain(self.recipe.clone()).collect()
     }
 
     /// Tokens of one embedded test picture of 3 × 3 patches: what a backbone must reproduce to add to this cache.
@@ -195,7 +219,7 @@ impl Job<'_> {
         let picture = dataset::open("scenes:train=1,val=0,size=96,seed=0", dataset::Split::Train)?.load(0)?;
         let transform = Transform { res: side, crop: Crop::None, ..self.transform.clone() };
         let view = transform.apply(0, &picture)?.swap_remove(0);
-        let (tokens, _) = self.forward(view.image.view())?;
+        let (tokens, _) = self.forward(view.image.view())?.swap_remove(0);
         if tokens.iter().any(|x| !x.is_finite()) {
             return Err(integrity(format!(
                 "backbone {} computes NaN or infinity on an ordinary picture",
@@ -203,33 +227,6 @@ impl Job<'_> {
             )));
         }
         Ok(GoldenActivation::from_tokens(tokens.view()))
-    }
-
-    /// Rows and tombstones of one shard, in sample order.
-    fn compute(
-        &self,
-        samples: Range<usize>,
-        context: &Context,
-        progress: &Progress,
-    ) -> Result<(Vec<Row>, Vec<Tombstone>)> {
-        let one = |i| {
-            context.interrupt.check()?;
-            let outcome = match self.views(i)? {
-                Ok(views) => Ok(self.rows(i, views)?),
-                Err(tombstone) => Err(tombstone),
-            };
-            progress.tick(1);
-            Ok(outcome)
-        };
-        let outcomes: Vec<Sampled<Vec<Row>>> = samples.into_par_iter().map(one).collect::<Result<_>>()?;
-        let (mut rows, mut skipped) = (Vec::new(), Vec::new());
-        for outcome in outcomes {
-            match outcome {
-                Ok(more) => rows.extend(more),
-                Err(tombstone) => skipped.push(tombstone),
-            }
-        }
-        Ok((rows, skipped))
     }
 
     /// Decodes and transforms one sample; an unreadable one becomes a tombstone.
@@ -243,40 +240,60 @@ impl Job<'_> {
         }
     }
 
+    /// The rows of one sample.
     fn rows(&self, i: usize, views: Vec<View>) -> Result<Vec<Row>> {
-        views
-            .into_iter()
-            .map(|view| {
-                let (tokens, cls) = self.forward(view.image.view())?;
-                let image_id = self.dataset.id(i).to_owned();
-                Ok(Row { image_id, crop: view.crop, tokens, cls: Some(cls), label: view.label })
+        let row = |view: View| {
+            let mut layers = self.forward(view.image.view())?.into_iter();
+            let (tokens, cls) = layers.next().context("no layer was asked for")?;
+            Ok(Row {
+                image_id: self.dataset.id(i).to_owned(),
+                crop: view.crop,
+                tokens,
+                cls: Some(cls),
+                label: view.label,
+                image: self.images.then(|| self.pixels(view.image.view())),
+                more: layers.map(|(tokens, _)| tokens).collect(),
             })
-            .collect()
+        };
+        views.into_iter().map(row).collect()
     }
 
-    /// Patch tokens `[t, d]` and class token `[d]` of one image `[3, h, w]`, averaged with its mirror image's if asked.
-    fn forward(&self, image: ArrayView3<'_, f32>) -> Result<(Array2<f32>, Array1<f32>)> {
-        let (tokens, cls) = self.forward_once(image)?;
+    /// The picture `[h, w, 3]` that was normalised to `[3, h, w]`: its values were whole numbers of 255, and are found again exactly.
+    fn pixels(&self, image: ArrayView3<'_, f32>) -> Array3<u8> {
+        let Transform { mean, std, .. } = self.transform;
+        let (_, h, w) = image.dim();
+        Array3::from_shape_fn((h, w, 3), |(y, x, c)| ((image[[c, y, x]] * std[c] + mean[c]) * 255.0).round() as u8)
+    }
+
+    /// All layers of one image `[3, h, w]`, averaged with its mirror image's if asked.
+    fn forward(&self, image: ArrayView3<'_, f32>) -> Result<Vec<Tokens>> {
+        let seen = self.forward_once(image)?;
         if !self.flip_average {
-            return Ok((tokens, cls));
+            return Ok(seen);
         }
-        let (mirrored, mirrored_cls) = self.forward_once(image.slice(s![.., .., ..;-1]))?;
+        let mirrored = self.forward_once(image.slice(s![.., .., ..;-1]))?;
         let side = image.dim().2 / self.backbone.backbone.spec().patch_size;
-        let unflipped = Array2::from_shape_fn(tokens.dim(), |(t, d)| {
-            mirrored[[t / side * side + (side - 1 - t % side), d]]
-        });
-        Ok(((tokens + unflipped) / 2.0, (cls + mirrored_cls) / 2.0))
+        let average = |((tokens, cls), (mirrored, mirrored_cls)): (Tokens, Tokens)| {
+            let unflipped = Array2::from_shape_fn(tokens.dim(), |(t, d)| {
+                mirrored[[t / side * side + (side - 1 - t % side), d]]
+            });
+            ((tokens + unflipped) / 2.0, (cls + mirrored_cls) / 2.0)
+        };
+        Ok(seen.into_iter().zip(mirrored).map(average).collect())
     }
 
-    fn forward_once(&self, image: ArrayView3<'_, f32>) -> Result<(Array2<f32>, Array1<f32>)> {
+    fn forward_once(&self, image: ArrayView3<'_, f32>) -> Result<Vec<Tokens>> {
         let (c, h, w) = image.dim();
         let pixels: Vec<f32> = image.iter().copied().collect();
         let images = Tensor::from_vec(pixels, (1, c, h, w), &self.device)?; // [1, 3, h, w]
-        let features = self.backbone.backbone.forward_features(&images, self.layer)?;
-        let (_, t, d) = features.patches.dims3()?;
-        let tokens = features.patches.flatten_all()?.to_vec1()?;
-        let cls = features.cls.flatten_all()?.to_vec1()?;
-        Ok((Array2::from_shape_vec((t, d), tokens)?, Array1::from_vec(cls)))
+        let layers = self.backbone.backbone.forward_layers(&images, &self.layers)?;
+        let to_host = |features: backbone::Features| {
+            let (_, t, d) = features.patches.dims3()?;
+            let tokens = features.patches.flatten_all()?.to_vec1()?;
+            let cls = features.cls.flatten_all()?.to_vec1()?;
+            Ok((Array2::from_shape_vec((t, d), tokens)?, Array1::from_vec(cls)))
+        };
+        layers.into_iter().map(to_host).collect()
     }
 }
 

@@ -1,0 +1,274 @@
+//! Decode, forward, write: three stages that work at the same time, each waiting when the next one is full.
+//!
+//! ```text
+//! decoders ──images──▶ forward workers ──whole shards──▶ writers
+//! ```
+//!
+//! Images may pass one another; a shard is put together in the order of its samples, so that nothing depends on who was faster. On the
+//! CPU there is one forward worker per core, each with a core of its own. Memory is bounded by the
+//! queues: a few images, and a few shards in their stored form. When a signal asks to stop, or something fails, no new image is begun,
+//! and shards that are complete are still written.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use dataset::View;
+use featcache::{PlannedShard, Record, Writer};
+
+use super::{Job, Sampled};
+use crate::Context;
+use crate::progress::Progress;
+
+/// Threads that encode and upload: two, so that one shard is encoded while the one before it is under way.
+const WRITERS: usize = 2;
+
+/// A decoded sample: which one, of which shard in work.
+struct Decoded {
+    shard: usize,
+    sample: usize,
+    views: Sampled<Vec<View>>,
+}
+
+/// A shard that is being put together.
+struct Gathering {
+    /// One per sample.
+    outcomes: Vec<Option<Sampled<Vec<Record>>>>,
+    left: usize,
+}
+
+/// A shard that can be written.
+struct Whole {
+    shard: usize,
+    outcomes: Vec<Sampled<Vec<Record>>>,
+}
+
+/// Computes and writes the shards `mine`.
+///
+/// # Errors
+/// What any stage fails with first; on interruption, once complete shards are written.
+pub(super) fn run(job: &Job<'_>, writer: &Writer, mine: &[PlannedShard], context: &Context) -> Result<()> {
+    let images: usize = mine.iter().map(|shard| shard.samples.len()).sum();
+    if images == 0 {
+        return Ok(());
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = if job.device.is_cpu() { cores.min(images) } else { 1 };
+    let line = Line {
+        job,
+        writer,
+        mine,
+        context,
+        progress: context.reporter.start(&format!("extract {}", job.split), images as u64, "images"),
+        order: mine.iter().enumerate().flat_map(|(at, shard)| shard.samples.clone().map(move |i| (at, i))).collect(),
+        next: AtomicUsize::new(0),
+        stopped: AtomicBool::new(false),
+        failure: Mutex::new(None),
+        gathering: Mutex::default(),
+        clock: Clock::default(),
+        started: Instant::now(),
+    };
+    let (decoded, to_forward) = sync_channel(2 * workers);
+    let (whole, to_write) = sync_channel(1);
+    let (to_forward, to_write) = (Mutex::new(to_forward), Mutex::new(to_write));
+    std::thread::scope(|scope| {
+        for _ in 0..cores.clamp(2, 16).min(images) {
+            let decoded = decoded.clone();
+            scope.spawn(|| line.guard(|| line.decode(decoded)));
+        }
+        for _ in 0..workers {
+            let whole = whole.clone();
+            let (line, to_forward) = (&line, &to_forward);
+            scope.spawn(move || line.guard(|| line.forward(to_forward, whole, cores / workers)));
+        }
+        for _ in 0..WRITERS {
+            scope.spawn(|| line.guard(|| line.write(&to_write)));
+        }
+        // Each stage ends when the one before it has let go of its queue.
+        drop((decoded, whole));
+    });
+    let Line { progress, failure, clock, started, .. } = line;
+    drop(progress);
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => {
+            context.reporter.say(format!("extract {}: {}", job.split, clock.summary(workers, started.elapsed())));
+            Ok(())
+        }
+    }
+}
+
+/// What the stages share.
+struct Line<'a> {
+    job: &'a Job<'a>,
+    writer: &'a Writer,
+    mine: &'a [PlannedShard],
+    context: &'a Context,
+    progress: Progress,
+    /// All samples: `(shard in work, sample)`.
+    order: Vec<(usize, usize)>,
+    /// The next of them to be decoded.
+    next: AtomicUsize,
+    stopped: AtomicBool,
+    failure: Mutex<Option<anyhow::Error>>,
+    gathering: Mutex<HashMap<usize, Gathering>>,
+    clock: Clock,
+    started: Instant,
+}
+
+impl Line<'_> {
+    /// Runs a stage; the first that fails stops the line.
+    fn guard(&self, stage: impl FnOnce() -> Result<()>) {
+        if let Err(error) = stage() {
+            self.stopped.store(true, Ordering::SeqCst);
+            lock(&self.failure).get_or_insert(error);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    fn decode(&self, decoded: SyncSender<Decoded>) -> Result<()> {
+        while !self.is_stopped() {
+            self.context.interrupt.check()?;
+            let Some(&(shard, sample)) = self.order.get(self.next.fetch_add(1, Ordering::SeqCst)) else { break };
+            let start = Instant::now();
+            let views = self.job.views(sample)?;
+            Clock::add(&self.clock.decoding, start);
+            if decoded.send(Decoded { shard, sample, views }).is_err() {
+                break; // nobody takes it any more: the line has stopped
+            }
+        }
+        Ok(())
+    }
+
+    /// Forwards images on `threads` threads of its own.
+    fn forward(&self, images: &Mutex<Receiver<Decoded>>, whole: SyncSender<Whole>, threads: usize) -> Result<()> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build()?;
+        loop {
+            let start = Instant::now();
+            let Ok(Decoded { shard, sample, views }) = lock(images).recv() else { return Ok(()) };
+            Clock::add(&self.clock.starved, start);
+            if self.is_stopped() {
+                continue; // lets the decoders go
+            }
+            self.context.interrupt.check()?;
+            let start = Instant::now();
+            let outcome = match views {
+                Ok(views) => Ok(pool.install(|| self.records(sample, views))?),
+                Err(tombstone) => Err(tombstone),
+            };
+            Clock::add(&self.clock.forwarding, start);
+            self.progress.tick_with(1, || self.clock.note(self.started.elapsed()));
+            let start = Instant::now();
+            if let Some(complete) = self.gather(shard, sample, outcome)
+                && whole.send(complete).is_err()
+            {
+                return Ok(()); // the writers have stopped, and said why
+            }
+            Clock::add(&self.clock.blocked, start);
+        }
+    }
+
+    fn records(&self, sample: usize, views: Vec<View>) -> Result<Vec<Record>> {
+        let rows = self.job.rows(sample, views)?;
+        Ok(rows.iter().map(|row| self.writer.record(row)).collect::<featcache::Result<_>>()?)
+    }
+
+    /// Puts an outcome in its place; returns the shard when it was the last.
+    fn gather(&self, shard: usize, sample: usize, outcome: Sampled<Vec<Record>>) -> Option<Whole> {
+        let samples = self.mine[shard].samples.clone();
+        let mut all = lock(&self.gathering);
+        let one = all.entry(shard).or_insert_with(|| Gathering {
+            outcomes: samples.clone().map(|_| None).collect(),
+            left: samples.len(),
+        });
+        one.outcomes[sample - samples.start] = Some(outcome);
+        one.left -= 1;
+        if one.left > 0 {
+            return None;
+        }
+        let Gathering { outcomes, .. } = all.remove(&shard)?;
+        Some(Whole { shard, outcomes: outcomes.into_iter().flatten().collect() })
+    }
+
+    fn write(&self, shards: &Mutex<Receiver<Whole>>) -> Result<()> {
+        loop {
+            let Ok(Whole { shard, outcomes }) = lock(shards).recv() else { return Ok(()) };
+            let start = Instant::now();
+            let (mut records, mut skipped) = (Vec::new(), Vec::new());
+            for outcome in outcomes {
+                match outcome {
+                    Ok(more) => records.extend(more),
+                    Err(tombstone) => skipped.push(tombstone),
+                }
+            }
+            let planned = &self.mine[shard];
+            let info = (self.writer.write_records(planned, records, skipped))
+                .with_context(|| format!("writing shard {}", planned.index))?;
+            self.clock.written_bytes.fetch_add(info.bytes, Ordering::Relaxed);
+            Clock::add(&self.clock.writing, start);
+        }
+    }
+}
+
+/// Where the time goes: nanoseconds, added up over the threads of a stage.
+#[derive(Debug, Default)]
+struct Clock {
+    decoding: AtomicU64,
+    /// Forward workers that wait for an image.
+    starved: AtomicU64,
+    forwarding: AtomicU64,
+    /// Forward workers that wait for room to put a shard.
+    blocked: AtomicU64,
+    writing: AtomicU64,
+    written_bytes: AtomicU64,
+}
+
+impl Clock {
+    fn add(slot: &AtomicU64, start: Instant) {
+        slot.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// What the forward workers spend most of their time with, and how much of it.
+    fn bottleneck(&self) -> (&'static str, f64) {
+        let seconds = |slot: &AtomicU64| slot.load(Ordering::Relaxed) as f64 / 1e9;
+        let shares = [
+            ("forward passes", seconds(&self.forwarding)),
+            ("reading images", seconds(&self.starved)),
+            ("writing", seconds(&self.blocked)),
+        ];
+        let all: f64 = shares.iter().map(|(_, seconds)| seconds).sum();
+        let (name, most) = shares.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default();
+        (name, most / all.max(1e-9))
+    }
+
+    fn written_per_second(&self, elapsed: Duration) -> f64 {
+        self.written_bytes.load(Ordering::Relaxed) as f64 / 1e6 / elapsed.as_secs_f64().max(1e-9)
+    }
+
+    fn note(&self, elapsed: Duration) -> String {
+        format!("{:.1} MB/s · bottleneck: {}", self.written_per_second(elapsed), self.bottleneck().0)
+    }
+
+    fn summary(&self, workers: usize, elapsed: Duration) -> String {
+        let (name, share) = self.bottleneck();
+        let busy = |slot: &AtomicU64| slot.load(Ordering::Relaxed) as f64 / 1e9 / elapsed.as_secs_f64().max(1e-9);
+        format!(
+            "{:.1} MB/s written; {name} took {:.0} % of the time (threads at work on average: decoding {:.2}, forward {:.2} of {workers}, writing {:.2})",
+            self.written_per_second(elapsed),
+            share * 100.0,
+            busy(&self.decoding),
+            busy(&self.forwarding),
+            busy(&self.writing),
+        )
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
