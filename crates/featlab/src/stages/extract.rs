@@ -73,12 +73,15 @@ pub(crate) enum Outcome {
 
 impl Job<'_> {
     /// The key of the features that this job computes.
-    pub(crate) fn key(&self) -> FeatureKey {
+    ///
+    /// # Errors
+    /// If the store that the images lie in fails.
+    pub(crate) fn key(&self) -> Result<FeatureKey> {
         let spec = self.backbone.backbone.spec();
-        FeatureKey {
+        Ok(FeatureKey {
             format_version: FORMAT_VERSION,
             dataset: self.dataset.name().to_owned(),
-            dataset_fingerprint: self.dataset.fingerprint(),
+            dataset_fingerprint: self.dataset.fingerprint()?,
             split: self.split.clone(),
             crop: self.transform.crop.to_string(),
             crop_ratio: self.transform.crop_ratio,
@@ -93,7 +96,7 @@ impl Job<'_> {
             facet: self.layer.facet.to_string(),
             dtype: self.dtype,
             flip_average: self.flip_average,
-        }
+        })
     }
 
     fn layout(&self) -> Layout {
@@ -145,7 +148,7 @@ impl Job<'_> {
                 .map(|table| Classes { names: table.names.clone(), palette: table.palette.clone() }),
             golden: Some(golden.clone()),
         };
-        let opened = Writer::open(store, self.key(), self.layout(), self.dataset.len(), options)
+        let opened = Writer::open(store, self.key()?, self.layout(), self.dataset.len(), options)
             .with_context(|| format!("opening cache {place}"))?;
         let writer = match opened {
             Opened::Complete(cache) => return Ok(Outcome::Complete { cache, computed: 0 }),
