@@ -104,11 +104,12 @@ mod tests {
     use super::*;
     use crate::{Error, Files, Kind, Listing, Local, Memo, OpenOptions, Split, Stamp};
 
-    /// A folder that counts what is read of it.
+    /// A folder that counts what is read of it, and may suffer an edit right after.
     #[derive(Debug)]
     struct Counted {
         local: Local,
         reads: Arc<AtomicUsize>,
+        edited: Option<&'static str>,
     }
 
     impl Files for Counted {
@@ -130,7 +131,11 @@ mod tests {
 
         fn read(&self, file: &Listed) -> Result<Vec<u8>> {
             self.reads.fetch_add(1, Ordering::Relaxed);
-            self.local.read(file)
+            let bytes = self.local.read(file);
+            if self.edited == Some(file.path.as_str()) {
+                fs::write(self.place(&file.path), "changed").unwrap();
+            }
+            bytes
         }
 
         fn identity(&self) -> Option<String> {
@@ -147,7 +152,7 @@ mod tests {
         let reads = Arc::new(AtomicUsize::new(0));
         let counted = |root: &str| -> Result<Arc<dyn Files>> {
             let root = root.trim_start_matches("counted://");
-            Ok(Arc::new(Counted { local: Local::new(root), reads: Arc::clone(&reads) }))
+            Ok(Arc::new(Counted { local: Local::new(root), reads: Arc::clone(&reads), edited: None }))
         };
         let options = OpenOptions::new().opener(&counted).memo(memo.cloned());
         let dataset = options.open(&format!("folder:counted://{}", root.display()), Split::All).unwrap();
@@ -241,6 +246,21 @@ mod tests {
         let (after, reads) = look(folder.path(), Some(&memo));
         assert_eq!((after.clone(), reads), (look(folder.path(), None).0, 2));
         assert_ne!(before, after);
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_not_remembered() {
+        let (folder, memory) = (folder(), tempfile::tempdir().unwrap());
+        let memo = Memo::of_tomorrow(memory.path());
+        std::thread::sleep(Duration::from_millis(20)); // a tick of the file system's clock
+        let (local, reads) = (Local::new(folder.path()), Arc::default());
+        let files = local.list("", &["png", "jpg"]).unwrap().files;
+        let source = Source {
+            files: Arc::new(Counted { local, reads, edited: Some("3.png") }),
+            memo: Some(memo.clone()),
+        };
+        source.contents(&files.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!(look(folder.path(), Some(&memo)), (look(folder.path(), None).0, 1));
     }
 
     #[cfg(unix)]

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -28,6 +29,8 @@ use crate::fingerprint::{hex, short};
 const BATCH: usize = 1 << 16;
 /// Outdated lines that are not worth cleaning up.
 const SLACK: usize = 1000;
+/// Files written anew by this process, so that no two share a name.
+static CLEANED: AtomicUsize = AtomicUsize::new(0);
 
 /// A folder that remembers the hashes of files' contents.
 ///
@@ -154,9 +157,10 @@ fn append(path: &Path, lines: &str) -> io::Result<()> {
 fn clean(path: &Path) -> io::Result<()> {
     let (_, entries) = read(path);
     let lines: String = entries.iter().map(|(key, entry)| line(key, entry)).collect();
-    let beside = path.with_extension(format!("{}.new", std::process::id()));
-    fs::write(&beside, lines)?;
-    fs::rename(&beside, path)
+    let number = CLEANED.fetch_add(1, Ordering::Relaxed);
+    let beside = path.with_extension(format!("{}-{number}.new", std::process::id()));
+    let renamed = fs::write(&beside, lines).and_then(|()| fs::rename(&beside, path));
+    renamed.inspect_err(|_| drop(fs::remove_file(&beside)))
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dataset::{
-    Dataset, Error, Files, Keys, Kind, Listed, Listing, Memo, OpenOptions, Result, Split, open, open_with,
+    Dataset, Error, Files, Keys, Kind, Listed, Listing, Memo, OpenOptions, Opener, Result, Split, open,
+    open_with,
 };
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 
@@ -211,10 +212,20 @@ fn class_folders_of_a_store_are_those_of_a_folder() {
     assert!(error.is_usage() && error.to_string().contains("found train, val"), "{error}");
 }
 
+/// An opener that is a type of its own rather than a function.
+struct Bucket(Arc<Store>);
+
+impl Opener for Bucket {
+    fn files(&self, _: &str) -> Result<Arc<dyn Files>> {
+        Ok(self.0.clone())
+    }
+}
+
 #[test]
 fn a_bare_url_is_a_folder_of_pictures() {
     let store = Store::untagged(&photos());
-    assert_eq!(open_with(&store.url, Split::All, &opener(&store)).unwrap().name(), "folder");
+    let photos = open_with(&store.url, Split::All, &Bucket(store.clone())).unwrap();
+    assert_eq!((photos.name(), photos.id(0)), ("folder", "a"));
 }
 
 #[test]
