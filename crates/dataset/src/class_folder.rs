@@ -5,23 +5,23 @@
 //! without pictures in one split keeps its number there; it is also a [`Problem`].
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::dataset::check_index;
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, Once};
 use crate::image_file::{EXTENSIONS, read_image};
-use crate::listing::{Listed, check_folder, list};
-use crate::{ClassTable, Dataset, Error, Problem, Result, Sample, Split};
+use crate::source::Source;
+use crate::{ClassTable, Dataset, Error, Listed, Listing, Problem, Result, Sample, Split};
 
 const SPLITS: [Split; 3] = [Split::Train, Split::Val, Split::Test];
 
 /// A data set whose pictures have one class each; its samples carry no label maps.
 pub struct ClassFolder {
-    root: PathBuf,
+    source: Source,
     classes: Vec<String>,
     pictures: Vec<Picture>,
     problems: Vec<Problem>,
+    fingerprint: Once,
 }
 
 /// A picture, by its path below the root.
@@ -34,7 +34,7 @@ struct Picture {
 impl ClassFolder {
     const NAME: &'static str = "classes";
 
-    /// Lists `split` of the folder `root`; decodes nothing.
+    /// Lists `split` of the folder `root`; decodes nothing. Folders elsewhere: [`OpenOptions::open_classes`](crate::OpenOptions::open_classes).
     ///
     /// Folders `train`, `val` and `test` in `root` are splits, and then nothing else in it counts. [`Split::All`] is all
     /// of them in that order, or `ROOT/CLASS` where there are none. The classes are those of all splits. An id is
@@ -44,33 +44,42 @@ impl ClassFolder {
     /// # Errors
     /// With [`Error::is_usage`] if there is no such folder or split, no class folder, or no picture.
     pub fn open(root: &Path, split: Split) -> Result<Self> {
-        check_folder(root)?;
-        let all = SPLITS.into_iter().filter(|split| root.join(split.to_string()).is_dir());
-        let all: Vec<String> = all.map(|split| split.to_string()).collect();
+        Self::from(Source::local(root), split)
+    }
+
+    pub(crate) fn from(source: Source, split: Split) -> Result<Self> {
+        source.check()?;
+        let mut all = vec![];
+        for split in SPLITS.map(|split| split.to_string()) {
+            if source.is_folder(&split)? {
+                all.push(split);
+            }
+        }
         let (parts, wanted) = match split {
             Split::All if all.is_empty() => (vec![String::new()], vec![String::new()]),
             Split::All => (all.clone(), all),
             split => (all, vec![split.to_string()]),
         };
         if let Some(missing) = wanted.iter().find(|part| !parts.contains(part)) {
-            return Err(no_split(root, missing)?);
+            return Err(no_split(&source, missing, &source.folders("")?));
         }
         let mut classes = BTreeSet::new();
         for part in &parts {
-            classes.extend(folders(&root.join(part))?);
+            classes.extend(source.folders(part)?);
         }
         if classes.is_empty() {
             let detail = "expected a folder per class, and found none".into();
-            return Err(Error::Empty { path: root.to_owned(), detail });
+            return Err(Error::Empty { path: source.place(""), detail });
         }
         let classes = classes.into_iter().collect();
-        let mut this = Self { root: root.to_owned(), classes, pictures: vec![], problems: vec![] };
+        let (pictures, problems, fingerprint) = (vec![], vec![], Once::default());
+        let mut this = Self { source, classes, pictures, problems, fingerprint };
         for part in &wanted {
             this.add(part)?;
         }
         if this.pictures.is_empty() {
             let detail = format!("looked for {} in {}", EXTENSIONS.join(", "), this.classes.join(", "));
-            return Err(Error::Empty { path: root.to_owned(), detail });
+            return Err(Error::Empty { path: this.source.place(""), detail });
         }
         this.set_ids(&wanted);
         Ok(this)
@@ -95,19 +104,17 @@ impl ClassFolder {
     fn add(&mut self, part: &str) -> Result<()> {
         for (class, name) in (0..).zip(self.classes.clone()) {
             let folder = if part.is_empty() { name } else { format!("{part}/{name}") };
-            let here = self.root.join(&folder);
-            let mut listing = if here.is_dir() { list(&here, EXTENSIONS)? } else { Default::default() };
+            let is_there = self.source.is_folder(&folder)?;
+            let mut listing =
+                if is_there { self.source.list(&folder, EXTENSIONS)? } else { Listing::default() };
             if listing.files.is_empty() {
-                let reason = if here.is_dir() { "holds no picture" } else { "is not there" };
-                self.problems.push(Problem { id: folder.clone(), reason: reason.into() });
+                let reason = if is_there { "holds no picture" } else { "is not there" };
+                self.problems.push(Problem { id: folder, reason: reason.into() });
             }
             listing.files.sort_by(|a, b| place(&a.path).cmp(&place(&b.path)));
-            let below = |path: &str| format!("{folder}/{path}");
-            self.problems.extend(listing.problems.into_iter().map(|p| Problem { id: below(&p.id), ..p }));
-            self.pictures.extend(listing.files.into_iter().map(|file| {
-                let file = Listed { path: below(&file.path), ..file };
-                Picture { id: String::new(), file, class }
-            }));
+            self.problems.extend(listing.problems);
+            let picture = |file| Picture { id: String::new(), file, class };
+            self.pictures.extend(listing.files.into_iter().map(picture));
         }
         Ok(())
     }
@@ -130,27 +137,12 @@ fn place(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
-/// The visible folders in `path`, sorted.
-fn folders(path: &Path) -> Result<BTreeSet<String>> {
-    let io = |source| Error::Io { path: path.to_owned(), source };
-    let mut names = BTreeSet::new();
-    for entry in fs::read_dir(path).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        match entry.file_name().into_string() {
-            Ok(name) if !name.starts_with('.') && entry.path().is_dir() => names.insert(name),
-            _ => continue,
-        };
-    }
-    Ok(names)
-}
-
-fn no_split(root: &Path, split: &str) -> Result<Error> {
-    let there: Vec<String> = folders(root)?.into_iter().collect();
-    let detail = match &there[..] {
+fn no_split(source: &Source, split: &str, there: &[String]) -> Error {
+    let detail = match there {
         [] => format!("expected a folder {split} in it, and found no folder"),
         there => format!("expected a folder {split} in it, and found {}", some(there)),
     };
-    Ok(Error::Empty { path: root.to_owned(), detail })
+    Error::Empty { path: source.place(""), detail }
 }
 
 /// The first few names.
@@ -178,7 +170,7 @@ impl Dataset for ClassFolder {
     fn load(&self, i: usize) -> Result<Sample> {
         check_index(i, self.len())?;
         let picture = &self.pictures[i];
-        let image = read_image(&self.root.join(&picture.file.path))?;
+        let image = read_image(&self.source, &picture.file)?;
         Ok(Sample { id: picture.id.clone(), image, label: None })
     }
 
@@ -187,13 +179,16 @@ impl Dataset for ClassFolder {
         None
     }
 
-    fn fingerprint(&self) -> String {
-        let hash = Fingerprint::new(Self::NAME).number(self.classes.len() as u64);
-        let hash = self.classes.iter().fold(hash, |hash, name| hash.text(name));
-        let hash = hash.number(self.pictures.len() as u64);
-        let file = |hash: Fingerprint, file: &Listed| hash.text(&file.path).number(file.bytes);
-        let picture = |hash, picture: &Picture| file(hash, &picture.file).number(picture.class.into());
-        self.pictures.iter().fold(hash, picture).hex()
+    fn fingerprint(&self) -> Result<String> {
+        self.fingerprint.get(|| {
+            let files: Vec<&Listed> = self.pictures.iter().map(|picture| &picture.file).collect();
+            let contents = self.source.contents(&files)?;
+            let hash = Fingerprint::new(Self::NAME).number(self.classes.len() as u64);
+            let hash = self.classes.iter().fold(hash, |hash, name| hash.text(name));
+            let hash = hash.number(self.pictures.len() as u64);
+            let class = |hash: Fingerprint, picture: &Picture| hash.number(picture.class.into());
+            Ok(self.pictures.iter().fold(hash, class).files(&contents).hex())
+        })
     }
 
     fn problems(&self) -> &[Problem] {
@@ -313,7 +308,7 @@ mod tests {
     #[test]
     fn the_fingerprint_covers_classes_and_files() {
         let root = small();
-        let of = |split| ClassFolder::open(root.path(), split).unwrap().fingerprint();
+        let of = |split| ClassFolder::open(root.path(), split).unwrap().fingerprint().unwrap();
         let (train, val) = (of(Split::Train), of(Split::Val));
         assert_ne!(train, val);
         std::fs::write(root.path().join("val/dog/b.png"), "shorter").unwrap();

@@ -11,8 +11,9 @@ use crate::Dataset;
 pub(crate) fn check(dataset: &dyn Dataset) {
     let ids: BTreeSet<&str> = (0..dataset.len()).map(|i| dataset.id(i)).collect();
     assert_eq!(ids.len(), dataset.len(), "ids are not unique");
-    assert_eq!(dataset.fingerprint().len(), 64);
-    assert_eq!(dataset.fingerprint(), dataset.fingerprint());
+    let fingerprint = || dataset.fingerprint().unwrap_or_else(|e| panic!("fingerprint: {e}"));
+    assert_eq!(fingerprint().len(), 64);
+    assert_eq!(fingerprint(), fingerprint());
     let classes = dataset.classes();
     if let Some(table) = classes {
         assert_eq!(table.names.len(), table.palette.len());

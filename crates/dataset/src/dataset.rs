@@ -43,9 +43,14 @@ pub trait Dataset: Send + Sync {
 
     /// SHA-256, in hexadecimal, over everything that identifies the inputs.
     ///
-    /// For files: relative paths and byte lengths of images and labels, and the class table. Not over where
-    /// the folder lies, modification times or contents, so that a copy counts as the same data set.
-    fn fingerprint(&self) -> String;
+    /// For files: relative paths and contents of images and labels, and the class table. Not over where
+    /// they lie nor modification times, so that a copy counts as the same data set. A file that cannot be read counts
+    /// as just that. The first call reads every file, as they are then, unless a [`Memo`](crate::Memo) knows them;
+    /// further calls return the same.
+    ///
+    /// # Errors
+    /// With [`Error::Store`] if the files' source fails.
+    fn fingerprint(&self) -> Result<String>;
 
     /// What was found to be unusable when listing.
     fn problems(&self) -> &[Problem];

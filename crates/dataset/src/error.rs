@@ -2,7 +2,7 @@
 //!
 //! Two groups matter at the edge. *Usage* errors ([`Error::is_usage`]): the caller named something that is not
 //! there or cannot be. *Sample* errors ([`Error::is_sample`]): one input is unusable, the others are not; list
-//! it and go on. Messages name the file, what was found in it and what was expected.
+//! it and go on. A store that fails ([`Error::Store`]) is neither: it says nothing of any sample. Messages name the file, what was found in it and what was expected.
 
 use std::io;
 use std::path::PathBuf;
@@ -76,6 +76,20 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+    /// A root that is no path of this machine, where nothing opens such.
+    #[error("cannot open {root}: only folders of this machine can be opened here; write a path")]
+    NoSource {
+        /// The root.
+        root: String,
+    },
+    /// Where the files lie does not answer, or not as it must. No sample is to blame.
+    #[error("cannot read {} from where it lies", path.display())]
+    Store {
+        /// What was asked for.
+        path: PathBuf,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// There is no sample of this number.
     #[error("there is no sample {index}; the data set has {len}")]
     OutOfRange {
@@ -83,6 +97,14 @@ pub enum Error {
         index: usize,
         /// How many samples there are.
         len: usize,
+    },
+    /// A file that is gone or may not be read.
+    #[error("cannot read {}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
     },
     /// A file that is not a readable picture.
     #[error("cannot read image {}: {reason}", path.display())]
@@ -165,6 +187,7 @@ impl Error {
                 | Self::NotFound { .. }
                 | Self::NotAFolder { .. }
                 | Self::Empty { .. }
+                | Self::NoSource { .. }
         )
     }
 
@@ -173,7 +196,8 @@ impl Error {
     pub fn is_sample(&self) -> bool {
         matches!(
             self,
-            Self::Image { .. }
+            Self::File { .. }
+                | Self::Image { .. }
                 | Self::Label { .. }
                 | Self::LabelFormat { .. }
                 | Self::LabelValue { .. }
@@ -198,10 +222,12 @@ mod tests {
     fn groups_are_disjoint() {
         let usage = Error::NotFound { path: "x".into() };
         let sample = Error::Image { path: "x".into(), reason: "y".into() };
-        let neither = Error::OutOfRange { index: 1, len: 1 };
+        let store = Error::Store { path: "x".into(), source: "timed out".into() };
         assert!(usage.is_usage() && !usage.is_sample());
         assert!(sample.is_sample() && !sample.is_usage());
-        assert!(!neither.is_sample() && !neither.is_usage());
+        for neither in [Error::OutOfRange { index: 1, len: 1 }, store] {
+            assert!(!neither.is_sample() && !neither.is_usage(), "{neither}");
+        }
     }
 
     #[test]

@@ -4,14 +4,13 @@
 //! channel is dropped, not blended. The orientation that a camera may have noted (EXIF) is *not* applied: the
 //! reference does not, and label maps are drawn on the pixels as stored. A hostile or damaged file is an error with its reason.
 
-use std::fs::File;
-use std::io::{Cursor, Read};
-use std::path::Path;
+use std::io::Cursor;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use ndarray::Array3;
 
-use crate::{Error, Result, jpeg_end};
+use crate::source::Source;
+use crate::{Error, Listed, Result, jpeg_end};
 
 /// File name extensions of pictures, in lower case.
 pub(crate) const EXTENSIONS: &[&str] = &["bmp", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
@@ -19,24 +18,11 @@ pub(crate) const EXTENSIONS: &[&str] = &["bmp", "jpeg", "jpg", "png", "tif", "ti
 /// More pixels than any camera's, and few enough that two pictures at once fit into 1 GiB.
 pub(crate) const MAX_PIXELS: u64 = 1 << 27;
 const MAX_SIDE: u32 = 1 << 16;
-const MAX_FILE_BYTES: u64 = 1 << 30;
 
-/// Decodes the picture at `path`.
-pub(crate) fn read_image(path: &Path) -> Result<Array3<u8>> {
-    let pixels = read_file(path).and_then(|bytes| decode(&bytes));
-    pixels.map_err(|reason| Error::Image { path: path.to_owned(), reason })
-}
-
-/// The bytes of a file that is not absurdly long.
-pub(crate) fn read_file(path: &Path) -> std::result::Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    match bytes.len() as u64 {
-        0 => Err("the file is empty".into()),
-        length if length > MAX_FILE_BYTES => Err(format!("the file has more than {MAX_FILE_BYTES} bytes")),
-        _ => Ok(bytes),
-    }
+/// Decodes a picture.
+pub(crate) fn read_image(source: &Source, file: &Listed) -> Result<Array3<u8>> {
+    let refuse = |reason| Error::Image { path: source.place(&file.path), reason };
+    decode(&source.read(file, refuse)?).map_err(refuse)
 }
 
 /// Refuses pictures that would not fit into memory, or have no pixel.
@@ -115,15 +101,16 @@ mod tests {
     #[test]
     fn other_files_are_errors_with_path_and_reason() {
         let folder = tempfile::tempdir().unwrap();
+        let source = Source::local(folder.path());
+        let read = |name: &str| read_image(&source, &Listed { path: name.into(), bytes: 5, tag: None });
         for (name, content, word) in [("empty.png", "", "empty"), ("text.jpg", "words", "not a JPEG")] {
-            let path = folder.path().join(name);
-            std::fs::write(&path, content).unwrap();
-            let error = read_image(&path).unwrap_err();
+            std::fs::write(folder.path().join(name), content).unwrap();
+            let error = read(name).unwrap_err();
             assert!(error.is_sample());
             let text = error.to_string();
             assert!(text.contains(name) && text.contains(word), "{text}");
         }
-        let missing = read_image(&folder.path().join("gone.png")).unwrap_err();
+        let missing = read("gone.png").unwrap_err();
         assert!(missing.is_sample() && missing.to_string().contains("gone.png"));
     }
 

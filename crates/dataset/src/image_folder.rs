@@ -4,36 +4,36 @@
 //! nothing else, all ids keep their extensions. Splits do not apply: whatever is asked for is the whole folder.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 
 use crate::dataset::check_index;
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, Once};
 use crate::image_file::{EXTENSIONS, read_image};
-use crate::listing::{Listed, Listing, list};
-use crate::{ClassTable, Dataset, Error, Problem, Result, Sample};
+use crate::source::Source;
+use crate::{ClassTable, Dataset, Error, Listed, Listing, Problem, Result, Sample};
 
 /// The pictures below a folder.
 pub(crate) struct ImageFolder {
-    root: PathBuf,
+    source: Source,
     files: Vec<Listed>,
     ids: Vec<String>,
     problems: Vec<Problem>,
+    fingerprint: Once,
 }
 
 impl ImageFolder {
     pub(crate) const NAME: &'static str = "folder";
 
-    pub(crate) fn open(root: &Path) -> Result<Self> {
-        let Listing { files, problems } = list(root, EXTENSIONS)?;
+    pub(crate) fn open(source: Source) -> Result<Self> {
+        let Listing { files, problems } = source.list("", EXTENSIONS)?;
         if files.is_empty() {
             let detail = format!("looked for {} at any depth", EXTENSIONS.join(", "));
-            return Err(Error::Empty { path: root.to_owned(), detail });
+            return Err(Error::Empty { path: source.place(""), detail });
         }
         let stems: BTreeSet<&str> = files.iter().map(Listed::stem).collect();
         let unique = stems.len() == files.len();
         let id = |file: &Listed| if unique { file.stem() } else { &file.path }.to_owned();
         let ids = files.iter().map(id).collect();
-        Ok(Self { root: root.to_owned(), files, ids, problems })
+        Ok(Self { source, files, ids, problems, fingerprint: Once::default() })
     }
 }
 
@@ -52,7 +52,7 @@ impl Dataset for ImageFolder {
 
     fn load(&self, i: usize) -> Result<Sample> {
         check_index(i, self.len())?;
-        let image = read_image(&self.root.join(&self.files[i].path))?;
+        let image = read_image(&self.source, &self.files[i])?;
         Ok(Sample { id: self.ids[i].clone(), image, label: None })
     }
 
@@ -60,9 +60,12 @@ impl Dataset for ImageFolder {
         None
     }
 
-    fn fingerprint(&self) -> String {
-        let hash = Fingerprint::new(Self::NAME).number(self.files.len() as u64);
-        self.files.iter().fold(hash, |hash, file| hash.text(&file.path).number(file.bytes)).hex()
+    fn fingerprint(&self) -> Result<String> {
+        self.fingerprint.get(|| {
+            let contents = self.source.contents(&self.files.iter().collect::<Vec<_>>())?;
+            let hash = Fingerprint::new(Self::NAME).number(self.files.len() as u64);
+            Ok(hash.files(&contents).hex())
+        })
     }
 
     fn problems(&self) -> &[Problem] {
@@ -72,8 +75,14 @@ impl Dataset for ImageFolder {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::contract;
+
+    fn open(root: &Path) -> Result<ImageFolder> {
+        ImageFolder::open(Source::local(root))
+    }
 
     fn picture(root: &Path, file: &str) {
         std::fs::create_dir_all(root.join(file).parent().unwrap()).unwrap();
@@ -90,7 +99,7 @@ mod tests {
         picture(folder.path(), "b/one.png");
         picture(folder.path(), "a.bmp");
         std::fs::write(folder.path().join("README.md"), "not a picture").unwrap();
-        let dataset = ImageFolder::open(folder.path()).unwrap();
+        let dataset = open(folder.path()).unwrap();
         contract::check(&dataset);
         assert_eq!(ids(&dataset), ["a", "b/one"]);
         assert_eq!(dataset.load(0).unwrap().image.dim(), (3, 4, 3));
@@ -100,14 +109,13 @@ mod tests {
     fn extensions_stay_where_stems_are_not_unique() {
         let folder = tempfile::tempdir().unwrap();
         ["x.png", "x.bmp", "y.png"].iter().for_each(|file| picture(folder.path(), file));
-        assert_eq!(ids(&ImageFolder::open(folder.path()).unwrap()), ["x.bmp", "x.png", "y.png"]);
+        assert_eq!(ids(&open(folder.path()).unwrap()), ["x.bmp", "x.png", "y.png"]);
     }
 
     #[test]
-    fn the_fingerprint_is_of_names_and_lengths_and_not_of_the_place() {
+    fn the_fingerprint_is_of_names_and_contents_and_not_of_the_place() {
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let fingerprint =
-            |folder: &tempfile::TempDir| ImageFolder::open(folder.path()).unwrap().fingerprint();
+        let fingerprint = |folder: &tempfile::TempDir| open(folder.path()).unwrap().fingerprint().unwrap();
         [&here, &there].into_iter().for_each(|folder| picture(folder.path(), "x.png"));
         let first = fingerprint(&here);
         assert_eq!(first, fingerprint(&there));
@@ -121,7 +129,7 @@ mod tests {
     fn a_folder_without_pictures_is_a_usage_error() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("notes.txt"), "").unwrap();
-        let error = ImageFolder::open(folder.path()).err().unwrap();
+        let error = open(folder.path()).err().unwrap();
         assert!(error.is_usage() && error.to_string().contains("no usable image in"), "{error}");
     }
 }

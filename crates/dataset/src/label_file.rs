@@ -5,34 +5,40 @@
 //! become 255, "ignore"; any other value that is no class is an error that says where it is.
 
 use std::io::Cursor;
-use std::path::Path;
 
 use ndarray::Array2;
 use png::{BitDepth, ColorType, Decoder, Limits};
 
-use crate::image_file::{MAX_PIXELS, check_size, read_file};
-use crate::{Error, Result};
+use crate::image_file::{MAX_PIXELS, check_size};
+use crate::source::Source;
+use crate::{Error, Listed, Result};
 
 /// Label value that is no class.
 const IGNORE: u8 = 255;
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
-/// Decodes the label at `path`.
+/// Decodes a label.
 ///
 /// * `classes`: number of classes `c`; values are `0..c`.
 /// * `void`: a further value that means "no class".
-pub(crate) fn read_label(path: &Path, classes: usize, void: Option<u8>) -> Result<Array2<u8>> {
-    let refuse = |reason: String| Error::Label { path: path.to_owned(), reason };
-    let bytes = read_file(path).map_err(refuse)?;
+pub(crate) fn read_label(
+    source: &Source,
+    file: &Listed,
+    classes: usize,
+    void: Option<u8>,
+) -> Result<Array2<u8>> {
+    let path = || source.place(&file.path);
+    let refuse = |reason: String| Error::Label { path: path(), reason };
+    let bytes = source.read(file, refuse)?;
     if !bytes.starts_with(SIGNATURE) {
-        return Err(Error::LabelFormat { path: path.to_owned(), found: "not a PNG file".into() });
+        return Err(Error::LabelFormat { path: path(), found: "not a PNG file".into() });
     }
     let mut decoder =
         Decoder::new_with_limits(Cursor::new(&bytes[..]), Limits { bytes: MAX_PIXELS as usize });
     let header = decoder.read_header_info().map_err(|e| refuse(e.to_string()))?;
     let (w, h, bits) = (header.width, header.height, header.bit_depth);
     if !is_index(header.color_type, bits) {
-        return Err(Error::LabelFormat { path: path.to_owned(), found: kind(header.color_type, bits) });
+        return Err(Error::LabelFormat { path: path(), found: kind(header.color_type, bits) });
     }
     check_size(w, h).map_err(refuse)?;
     let packed = frame(decoder).map_err(refuse)?;
@@ -43,7 +49,7 @@ pub(crate) fn read_label(path: &Path, classes: usize, void: Option<u8>) -> Resul
             continue;
         }
         if *value != IGNORE && Some(*value) != void {
-            return Err(Error::LabelValue { path: path.to_owned(), value: *value, x, y, classes, void });
+            return Err(Error::LabelValue { path: path(), value: *value, x, y, classes, void });
         }
         *value = IGNORE;
     }
@@ -95,9 +101,17 @@ fn unpacked(lines: &[u8], w: usize, bits: BitDepth) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use ndarray::array;
 
     use super::*;
+
+    /// `label.png` in `folder`, of classes 0, 1 and 2.
+    fn read_from(folder: &Path, void: Option<u8>) -> Result<Array2<u8>> {
+        let file = Listed { path: "label.png".into(), bytes: 5, tag: None };
+        read_label(&Source::local(folder), &file, 3, void)
+    }
 
     /// Writes `lines` as a PNG of `w` columns.
     fn write(path: &Path, w: u32, colour: ColorType, bits: BitDepth, lines: &[u8]) {
@@ -120,9 +134,8 @@ mod tests {
 
     fn read(colour: ColorType, bits: BitDepth, w: u32, lines: &[u8]) -> Result<Array2<u8>> {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("label.png");
-        write(&path, w, colour, bits, lines);
-        read_label(&path, 3, Some(7))
+        write(&folder.path().join("label.png"), w, colour, bits, lines);
+        read_from(folder.path(), Some(7))
     }
 
     #[test]
@@ -179,10 +192,10 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         for length in [0, 20, bytes.len() / 2, bytes.len() - 20] {
             std::fs::write(&path, &bytes[..length]).unwrap();
-            let error = read_label(&path, 3, None).unwrap_err();
+            let error = read_from(folder.path(), None).unwrap_err();
             assert!(error.is_sample() && error.to_string().contains("label.png"), "{error}");
         }
         std::fs::write(&path, b"\xff\xd8\xff\xe0").unwrap();
-        assert!(read_label(&path, 3, None).unwrap_err().to_string().contains("is not a PNG file"));
+        assert!(read_from(folder.path(), None).unwrap_err().to_string().contains("is not a PNG file"));
     }
 }

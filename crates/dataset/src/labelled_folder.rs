@@ -5,14 +5,14 @@
 //! a [`Problem`], and the rest goes on. Ids are stems, prefixed by the split only if two splits share one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::iter;
 
 use crate::dataset::check_index;
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, Once};
 use crate::image_file::{EXTENSIONS, read_image};
 use crate::label_file::read_label;
-use crate::listing::{Listed, check_folder, list};
-use crate::{ClassTable, Dataset, Error, Problem, Result, Sample, Split};
+use crate::source::Source;
+use crate::{ClassTable, Dataset, Error, Kind, Listed, Problem, Result, Sample, Split};
 
 /// What tells one labelled folder from another.
 #[derive(Debug)]
@@ -47,11 +47,12 @@ pub(crate) const TABLES: &[Table] = &[Table {
 
 /// One or more splits of a labelled folder.
 pub(crate) struct LabelledFolder {
-    root: PathBuf,
+    source: Source,
     table: &'static Table,
     classes: Option<ClassTable>,
     pairs: Vec<Pair>,
     problems: Vec<Problem>,
+    fingerprint: Once,
 }
 
 /// An image and, in labelled splits, its label; paths are relative to the root.
@@ -63,9 +64,10 @@ struct Pair {
 }
 
 impl LabelledFolder {
-    pub(crate) fn open(table: &'static Table, root: &Path, split: Split) -> Result<Self> {
-        check_folder(root)?;
-        let mut this = Self { root: root.to_owned(), table, classes: None, pairs: vec![], problems: vec![] };
+    pub(crate) fn open(table: &'static Table, source: Source, split: Split) -> Result<Self> {
+        source.check()?;
+        let (pairs, problems, fingerprint) = (vec![], vec![], Once::default());
+        let mut this = Self { source, table, classes: None, pairs, problems, fingerprint };
         for split in this.splits(split)? {
             this.add(split)?;
         }
@@ -76,7 +78,7 @@ impl LabelledFolder {
                 }
                 None => format!("looked for {} below {}", EXTENSIONS.join(", "), folder("images", split)),
             };
-            return Err(Error::Empty { path: root.to_owned(), detail });
+            return Err(Error::Empty { path: this.source.place(""), detail });
         }
         this.name_uniquely();
         Ok(this)
@@ -87,11 +89,15 @@ impl LabelledFolder {
         if split != Split::All {
             return Ok(vec![split]);
         }
-        let is_there = |split: &Split| self.root.join(folder("images", *split)).is_dir();
-        let splits: Vec<_> = [Split::Train, Split::Val, Split::Test].into_iter().filter(is_there).collect();
+        let mut splits = vec![];
+        for split in [Split::Train, Split::Val, Split::Test] {
+            if self.source.is_folder(&folder("images", split))? {
+                splits.push(split);
+            }
+        }
         if splits.is_empty() {
             let detail = "expected images/train, images/val or images/test".into();
-            return Err(Error::Empty { path: self.root.clone(), detail });
+            return Err(Error::Empty { path: self.source.place(""), detail });
         }
         Ok(splits)
     }
@@ -99,7 +105,7 @@ impl LabelledFolder {
     fn add(&mut self, split: Split) -> Result<()> {
         let images = self.by_stem("images", split, EXTENSIONS)?;
         let labels = folder("labels", split);
-        if !self.root.join(&labels).exists() {
+        if self.source.files.kind(&labels)? == Kind::Absent {
             self.pairs.extend(images.into_iter().map(|(id, image)| Pair { id, split, image, label: None }));
             return Ok(());
         }
@@ -120,12 +126,11 @@ impl LabelledFolder {
     /// The files of a folder by stem; of files that share one, the first.
     fn by_stem(&mut self, kind: &str, split: Split, extensions: &[&str]) -> Result<BTreeMap<String, Listed>> {
         let folder = folder(kind, split);
-        let listing = list(&self.root.join(&folder), extensions)?;
-        let below = |path: &str| format!("{folder}/{path}");
-        self.problems.extend(listing.problems.into_iter().map(|p| Problem { id: below(&p.id), ..p }));
+        let listing = self.source.list(&folder, extensions)?;
+        self.problems.extend(listing.problems);
         let mut files = BTreeMap::<String, Listed>::new();
         for file in listing.files {
-            let (stem, file) = (file.stem().to_owned(), Listed { path: below(&file.path), ..file });
+            let stem = file.stem()[folder.len() + 1..].to_owned();
             match files.get(&stem) {
                 Some(first) => {
                     let reason = format!("has the same stem as {}, which is used", first.path);
@@ -151,9 +156,9 @@ impl LabelledFolder {
     }
 
     fn label(&self, file: &Listed, image: (usize, usize)) -> Result<ndarray::Array2<u8>> {
-        let path = self.root.join(&file.path);
-        let label = read_label(&path, self.table.classes.len(), self.table.void)?;
+        let label = read_label(&self.source, file, self.table.classes.len(), self.table.void)?;
         if label.dim() != image {
+            let path = self.source.place(&file.path);
             return Err(Error::LabelSize { path, label: label.dim(), image });
         }
         Ok(label)
@@ -183,7 +188,7 @@ impl Dataset for LabelledFolder {
     fn load(&self, i: usize) -> Result<Sample> {
         check_index(i, self.len())?;
         let pair = &self.pairs[i];
-        let image = read_image(&self.root.join(&pair.image.path))?;
+        let image = read_image(&self.source, &pair.image)?;
         let (h, w, _) = image.dim();
         let label = pair.label.as_ref().map(|file| self.label(file, (h, w))).transpose()?;
         Ok(Sample { id: pair.id.clone(), image, label })
@@ -193,16 +198,16 @@ impl Dataset for LabelledFolder {
         self.classes.as_ref()
     }
 
-    fn fingerprint(&self) -> String {
-        let void = self.table.void.unwrap_or(u8::MAX);
-        let hash = Fingerprint::new(self.table.name).number(void.into()).number(self.pairs.len() as u64);
-        let file = |hash: Fingerprint, file: Option<&Listed>| match file {
-            Some(file) => hash.text(&file.path).number(file.bytes),
-            None => hash.text(""),
-        };
-        let pair = |hash, pair: &Pair| file(file(hash, Some(&pair.image)), pair.label.as_ref());
-        let hash = self.table.classes.iter().fold(hash, |hash, (name, _)| hash.text(name));
-        self.pairs.iter().fold(hash, pair).hex()
+    fn fingerprint(&self) -> Result<String> {
+        self.fingerprint.get(|| {
+            let files = self.pairs.iter().flat_map(|pair| iter::once(&pair.image).chain(&pair.label));
+            let contents = self.source.contents(&files.collect::<Vec<_>>())?;
+            let void = self.table.void.unwrap_or(u8::MAX);
+            let hash = Fingerprint::new(self.table.name).number(void.into()).number(self.pairs.len() as u64);
+            let hash = self.table.classes.iter().fold(hash, |hash, (name, _)| hash.text(name));
+            let labelled = |hash: Fingerprint, pair: &Pair| hash.number(pair.label.is_some().into());
+            Ok(self.pairs.iter().fold(hash, labelled).files(&contents).hex())
+        })
     }
 
     fn problems(&self) -> &[Problem] {
@@ -233,7 +238,7 @@ mod tests {
     }
 
     fn open(root: &TempDir, split: Split) -> Result<LabelledFolder> {
-        LabelledFolder::open(&TABLES[0], root.path(), split)
+        LabelledFolder::open(&TABLES[0], Source::local(root.path()), split)
     }
 
     fn ids(dataset: &LabelledFolder) -> Vec<&str> {
@@ -331,7 +336,7 @@ mod tests {
     #[test]
     fn the_fingerprint_covers_labels_and_split() {
         let root = small();
-        let of = |split| open(&root, split).unwrap().fingerprint();
+        let of = |split| open(&root, split).unwrap().fingerprint().unwrap();
         let (train, val) = (of(Split::Train), of(Split::Val));
         assert_ne!(train, val);
         std::fs::write(root.path().join("labels/val/d.png"), "shorter").unwrap();

@@ -4,6 +4,7 @@
 //! Everything lives below one folder: `features/` (caches), `projections/` (reducers), `runs/` (records), `figures/`,
 //! `results.*`, `report.html`, `config.toml`. Killing the process loses at most the shard or the probe in work.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -85,7 +86,7 @@ impl Sweep {
     /// The runs of a backbone that stands beside another one: features, then probes, what is missing of them.
     fn runs(&self, records: &Records, context: &Context) -> Result<Vec<RunRecord>> {
         let (train_job, val_job) = (self.job(&*self.train, true)?, self.job(&*self.val, false)?);
-        let bench = self.bench(&train_job, &val_job);
+        let bench = self.bench(&train_job, &val_job)?;
         let cells = self.cells(bench.full_dim)?;
         let (train, _) = self.extract(&train_job, context)?;
         let (val, _) = self.extract(&val_job, context)?;
@@ -149,18 +150,18 @@ impl Sweep {
             Some(root) => root.clone(),
             None => self.out.join("features").to_string_lossy().into_owned(),
         };
-        let name = format!("{}-{}-{}", self.config.dataset.name, job.split, &job.key().fingerprint()[..12]);
+        let name = format!("{}-{}-{}", self.config.dataset.name, job.split, &job.key()?.fingerprint()[..12]);
         Ok(Store::open(&root)?.join(&name))
     }
 
-    fn bench(&self, train: &extract::Job<'_>, val: &extract::Job<'_>) -> Bench {
+    fn bench(&self, train: &extract::Job<'_>, val: &extract::Job<'_>) -> Result<Bench> {
         let probe = &self.config.probe;
-        Bench {
+        Ok(Bench {
             dataset: self.config.dataset.name.clone(),
             split: self.config.dataset.val_split.clone(),
             backbone: self.config.features.backbone.clone(),
-            train_id: train.key().fingerprint(),
-            val_id: val.key().fingerprint(),
+            train_id: train.key()?.fingerprint(),
+            val_id: val.key()?.fingerprint(),
             classes: self.train.classes().expect("open() requires labels").clone(),
             full_dim: self.backbone.backbone.spec().feature_dim(train.layers[0]),
             protocol: self.config.eval.protocol,
@@ -172,7 +173,7 @@ impl Sweep {
                 hungarian: self.config.eval.hungarian,
                 bootstrap: self.config.eval.bootstrap,
             },
-        }
+        })
     }
 
     /// The grid in the order in which it is run: by reducer, then dimension, then seed, then probe.
@@ -238,12 +239,12 @@ impl Sweep {
 
     fn own_plan(&self) -> Result<Plan> {
         let (train, val) = (self.job(&*self.train, true)?, self.job(&*self.val, false)?);
-        let bench = self.bench(&train, &val);
+        let bench = self.bench(&train, &val)?;
         let records = Records::new(&self.out);
         let mut caches = Vec::new();
         for job in [&train, &val] {
             let complete = self.store(job)?.exists("manifest.json")?;
-            caches.push((job.split.clone(), job.key().fingerprint(), job.dataset.len(), complete));
+            caches.push((job.split.clone(), job.key()?.fingerprint(), job.dataset.len(), complete));
         }
         let mut cells = Vec::new();
         for cell in self.cells(bench.full_dim)? {
@@ -265,7 +266,7 @@ impl Sweep {
         self.announce(context);
 
         let (train_job, val_job) = (self.job(&*self.train, true)?, self.job(&*self.val, false)?);
-        let bench = self.bench(&train_job, &val_job);
+        let bench = self.bench(&train_job, &val_job)?;
         let cells = self.cells(bench.full_dim)?;
         let (train, train_images) = self.extract(&train_job, context)?;
         let (val, val_images) = self.extract(&val_job, context)?;

@@ -76,7 +76,7 @@ impl<'a> Images<'a> {
     /// * `tick`: called for each image, from any thread; an error ends the loading.
     ///
     /// # Errors
-    /// That of `tick`, or [`Error::Config`] if no image can be used.
+    /// That of `tick`, [`Error::Config`] if no image can be used, or [`Error::Dataset`] if the store of the images fails.
     pub fn load<E: From<Error> + Send>(
         dataset: &'a dyn Dataset,
         tiles: Tiles,
@@ -88,9 +88,10 @@ impl<'a> Images<'a> {
             tick()?;
             let image = match dataset.load(i) {
                 Ok(sample) => sample.image,
-                Err(error) => {
+                Err(error) if error.is_sample() => {
                     return Ok(Err(Problem { id: dataset.id(i).into(), reason: error.to_string() }));
                 }
+                Err(error) => return Err(Error::from(error).into()),
             };
             let mut used = used.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             *used += image.len();
@@ -128,15 +129,17 @@ impl<'a> Images<'a> {
     }
 
     /// What is trained on: SHA-256 over the data set and the images that can be used.
-    #[must_use]
-    pub fn fingerprint(&self) -> String {
+    ///
+    /// # Errors
+    /// If the store that the images lie in fails.
+    pub fn fingerprint(&self) -> Result<String> {
         let ids = self.usable.iter().map(|&i| self.dataset.id(i));
         let Tiles { grid, size } = self.tiles;
         let start =
-            Sha256::new().chain_update(self.dataset.fingerprint()).chain_update(format!("{grid} {size}"));
+            Sha256::new().chain_update(self.dataset.fingerprint()?).chain_update(format!("{grid} {size}"));
         let hash =
             ids.fold(start, |hash, id| hash.chain_update((id.len() as u64).to_le_bytes()).chain_update(id));
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// The order of images in an epoch; it depends on seed and epoch only.
@@ -197,7 +200,7 @@ mod tests {
         let together = kept.views(&[3, 17, 8], &crops, 5, 2).unwrap();
         assert_eq!(fresh.views(&[8], &crops, 5, 2).unwrap()[0], together[2]);
         assert_ne!(fresh.views(&[8], &crops, 5, 3).unwrap()[0], together[2]);
-        assert_eq!((kept.len(), kept.fingerprint()), (24, fresh.fingerprint()));
+        assert_eq!((kept.len(), kept.fingerprint().unwrap()), (24, fresh.fingerprint().unwrap()));
         let mut order = kept.order(1, 0);
         assert!(order != kept.order(1, 1) && order != kept.order(2, 0) && order == kept.order(1, 0));
         order.sort_unstable();

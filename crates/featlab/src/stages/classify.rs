@@ -95,7 +95,7 @@ impl Job<'_> {
         let spec = self.backbone.backbone.spec();
         key_of(&(
             (FORMAT, &spec.architecture, &self.backbone.fingerprint),
-            images.fingerprint(),
+            images.fingerprint()?,
             (self.transform(), self.res, self.blocks, self.avgpool),
         ))
     }

@@ -90,7 +90,7 @@ impl Job<'_> {
         Ok(FeatureKey {
             format_version: FORMAT_VERSION,
             dataset: self.dataset.name().to_owned(),
-            dataset_fingerprint: self.dataset.fingerprint(),
+            dataset_fingerprint: self.dataset.fingerprint()?,
             split: self.split.clone(),
             crop: self.transform.crop.to_string(),
             crop_ratio: self.transform.crop_ratio,

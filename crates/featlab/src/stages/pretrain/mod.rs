@@ -89,7 +89,7 @@ pub(crate) fn run(
         Device::Cpu => Dino::new(config.dino(), images.len())?,
         device => Dino::on_device(config.dino(), images.len(), device)?,
     };
-    let identity = RunIdentity { config: config.dino(), data: images.fingerprint(), images: images.len() };
+    let identity = RunIdentity { config: config.dino(), data: images.fingerprint()?, images: images.len() };
     let mut run = Run::open(config, out, dino, identity, context)?;
     run.train(&images)?;
     let finished = run.finish(&images, problems.len(), started.elapsed().as_secs_f64())?;

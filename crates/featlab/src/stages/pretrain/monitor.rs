@@ -86,7 +86,11 @@ fn load(dataset: &dyn Dataset, config: &MonitorConfig, context: &Context) -> Res
     let count = dataset.len().min(config.images);
     for i in (0..count).map(|i| i * dataset.len() / count) {
         context.interrupt.check()?;
-        let Ok(sample) = dataset.load(i) else { continue }; // a yardstick may have gaps; training reports them
+        let sample = match dataset.load(i) {
+            Ok(sample) => sample,
+            Err(error) if error.is_sample() => continue, // a yardstick may have gaps; training reports them
+            Err(error) => return Err(error.into()),
+        };
         let view = transform.apply(i as u64, &sample)?.remove(0);
         let Some(label) = view.label else { continue };
         let pixels = view.image.into_raw_vec_and_offset().0;
