@@ -1,14 +1,23 @@
 //! An S3 server: `s3s` speaks the protocol, `s3s-fs` keeps the objects. Requests are signed and the signatures are checked.
+//!
+//! `s3s-fs` looks whether there is an object and then writes it, so that of several conditional creates more than one could
+//! win. Here they take turns.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper::{Method, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
-use s3s::service::S3ServiceBuilder;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{HttpError, HttpResponse};
 use s3s_fs::FileSystem;
+use tokio::sync::Mutex;
 
 use crate::server::{Server, any_port};
 
@@ -39,11 +48,13 @@ impl S3 {
         let mut service = S3ServiceBuilder::new(files);
         service.set_auth(SimpleAuth::from_single(KEY, SECRET));
         let service = service.build();
+        let turn = Arc::new(Mutex::new(()));
         let server = Server::start(address, move |socket| {
-            let service = service.clone();
+            let (service, turn) = (service.clone(), turn.clone());
+            let respond = service_fn(move |request| respond(service.clone(), turn.clone(), request));
             async move {
                 let http = Builder::new(TokioExecutor::new());
-                let _ = http.serve_connection(TokioIo::new(socket), service).await;
+                let _ = http.serve_connection(TokioIo::new(socket), respond).await;
             }
         })?;
         Ok(Self { server })
@@ -66,4 +77,16 @@ impl S3 {
             ("AWS_SECRET_ACCESS_KEY", SECRET.into()),
         ]
     }
+}
+
+/// Lets conditional writes in one at a time, everything else at once.
+async fn respond(
+    service: S3Service,
+    turn: Arc<Mutex<()>>,
+    request: Request<Incoming>,
+) -> Result<HttpResponse, HttpError> {
+    let writes = [Method::PUT, Method::POST].contains(request.method());
+    let conditional = ["if-none-match", "if-match"].iter().any(|name| request.headers().contains_key(*name));
+    let _turn = if writes && conditional { Some(turn.lock().await) } else { None };
+    Service::call(&service, request).await
 }

@@ -3,9 +3,11 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 /// A listening thread. It stops when this is dropped; connections that are open then are cut.
 #[derive(Debug)]
@@ -53,8 +55,9 @@ pub(crate) fn any_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-/// Accepts connections until the other end of `stopped` is gone; the runtime takes open ones with it.
-fn serve<F>(listener: TcpListener, stopped: oneshot::Receiver<()>, talk: impl Fn(TcpStream) -> F)
+/// Accepts connections until the other end of `stopped` is gone. Open ones are cut first and the runtime ends after them: what
+/// still talks while its runtime ends would answer nonsense. Once this returns, nothing touches the folder any more.
+fn serve<F>(listener: TcpListener, mut stopped: oneshot::Receiver<()>, talk: impl Fn(TcpStream) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -64,16 +67,21 @@ where
     };
     runtime.block_on(async {
         let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
-        let accept = async {
-            loop {
-                let Ok((socket, _)) = listener.accept().await else { continue };
-                tokio::spawn(talk(socket));
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                _ = &mut stopped => break,
+                Some(_) = connections.join_next() => {}
+                accepted = listener.accept() => {
+                    let Ok((socket, _)) = accepted else { continue };
+                    // Answers are small; none waits for the acknowledgement of the one before.
+                    let _ = socket.set_nodelay(true);
+                    connections.spawn(talk(socket));
+                }
             }
-        };
-        tokio::select! {
-            () = accept => {}
-            _ = stopped => {}
         }
+        drop(listener);
+        connections.shutdown().await;
     });
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(Duration::from_secs(10));
 }
