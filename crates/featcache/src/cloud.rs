@@ -3,9 +3,13 @@
 //! `s3://bucket/prefix` reads `AWS_*` (access keys, `AWS_REGION`, `AWS_ENDPOINT` for servers that are not Amazon's,
 //! `AWS_ALLOW_HTTP`; else a web identity, a container's or an instance's role), `gs://bucket/prefix` reads `GOOGLE_*` or the
 //! application default credentials, `az://container/prefix` reads `AZURE_STORAGE_*`. Names are those of `object_store`, which follow
-//! each vendor's own tools.
+//! each vendor's own tools. Servers that are not Google's are named by `gcs_base_url` in the file of `GOOGLE_SERVICE_ACCOUNT`, those that
+//! are not Microsoft's by `AZURE_STORAGE_ENDPOINT` and `AZURE_ALLOW_HTTP`, an emulator by `AZURE_STORAGE_USE_EMULATOR` and
+//! `AZURITE_BLOB_STORAGE_URL`.
 //!
 //! Requests that fail on the way, or that the store asks to repeat, are repeated with growing pauses for up to a minute.
+
+mod repeat;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +18,8 @@ use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
+
+use repeat::Repeating;
 
 /// Whose store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,13 +48,19 @@ impl Vendor {
     /// # Errors
     /// If the URL or the environment cannot be, such as an Azure URL without an account.
     pub(crate) fn connect(self, url: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
+        let http = Repeating::default();
         Ok(match self {
-            Self::S3 => Arc::new(AmazonS3Builder::from_env().with_url(url).with_retry(retry()).build()?),
+            Self::S3 => {
+                let builder = AmazonS3Builder::from_env().with_url(url);
+                Arc::new(builder.with_http_connector(http).with_retry(retry()).build()?)
+            }
             Self::Gcs => {
-                Arc::new(GoogleCloudStorageBuilder::from_env().with_url(url).with_retry(retry()).build()?)
+                let builder = GoogleCloudStorageBuilder::from_env().with_url(url);
+                Arc::new(builder.with_http_connector(http).with_retry(retry()).build()?)
             }
             Self::Azure => {
-                Arc::new(MicrosoftAzureBuilder::from_env().with_url(url).with_retry(retry()).build()?)
+                let builder = MicrosoftAzureBuilder::from_env().with_url(url);
+                Arc::new(builder.with_http_connector(http).with_retry(retry()).build()?)
             }
         })
     }
@@ -62,8 +74,11 @@ pub(crate) fn hint(url: &str) -> &'static str {
             "; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION (for other servers also AWS_ENDPOINT, and \
              AWS_ALLOW_HTTP=true for http)"
         }
-        Some(Vendor::Gcs) => "; check GOOGLE_APPLICATION_CREDENTIALS",
-        Some(Vendor::Azure) => "; check AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+        Some(Vendor::Gcs) => "; check GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT",
+        Some(Vendor::Azure) => {
+            "; check AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY (for other servers also AZURE_STORAGE_ENDPOINT, and \
+             AZURE_ALLOW_HTTP=true for http)"
+        }
         None => "",
     }
 }
