@@ -58,6 +58,7 @@ pub(crate) fn featlab() -> Command {
     for name in std::env::vars().map(|(name, _)| name).filter(|name| name.starts_with("AWS_")) {
         command.env_remove(name);
     }
+    command.env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/caches"));
     command.env("HF_HUB_OFFLINE", "1").env("NO_COLOR", "1");
     command
 }

@@ -26,10 +26,10 @@ fn read(cache: &Path) -> BTreeMap<String, (Array2<f32>, Vec<f32>)> {
     let cache = Cache::open(Store::open(&cache.to_string_lossy()).unwrap()).unwrap();
     let mut rows = BTreeMap::new();
     for i in 0..cache.manifest().shards.len() {
-        let shard = cache.read_shard(i, ReadOptions::default()).unwrap();
+        let shard = cache.read_shard(i, &ReadOptions::default()).unwrap();
         for row in 0..shard.len() {
             let cls = shard.cls(row).expect("class tokens are stored").to_vec();
-            rows.insert(shard.image_ids()[row].clone(), (shard.tokens_f32(row), cls));
+            rows.insert(shard.image_id(row).to_owned(), (shard.tokens_f32(row), cls));
         }
     }
     rows

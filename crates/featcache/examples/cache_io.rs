@@ -10,7 +10,8 @@
 use std::time::Instant;
 
 use featcache::{
-    Cache, Form, Opened, Order, ReadOptions, Record, Result, Row, Store, StreamOptions, Writer, WriterOptions, shuffled,
+    Cache, Form, Opened, Order, ReadOptions, Record, Result, Row, Store, StreamOptions, Writer,
+    WriterOptions, shuffled,
 };
 
 fn main() -> Result<()> {
@@ -23,8 +24,16 @@ fn main() -> Result<()> {
     let source = Cache::open(Store::open(cache)?)?;
     let layout = source.layout();
     let megabytes = (source.rows() * layout.token_bytes(source.manifest().key.dtype)) as f64 / 1e6;
-    println!("{cache}: {} rows of {} x {}, {megabytes:.0} MB of tokens", source.rows(), layout.tokens(), layout.dim);
-    println!("{:>8} {:>7} {:>7} {:>7} {:>9} {:>7} {:>10}", "form", "size", "write", "read", "shuffled", "map", "one row");
+    println!(
+        "{cache}: {} rows of {} x {}, {megabytes:.0} MB of tokens",
+        source.rows(),
+        layout.tokens(),
+        layout.dim
+    );
+    println!(
+        "{:>8} {:>7} {:>7} {:>7} {:>9} {:>7} {:>10}",
+        "form", "size", "write", "read", "shuffled", "map", "one row"
+    );
     for form in Form::ALL {
         let place = format!("{work}/{form}");
         let store = Store::open(&place)?;
@@ -120,16 +129,20 @@ fn scan(cache: &Cache, order: Order) -> Result<()> {
 
 /// The files mapped by hand, their words added up.
 fn map(cache: &Cache, place: &str) {
-    let files: Vec<_> = cache.manifest().shards.iter().map(|shard| format!("{place}/{}", shard.file)).collect();
+    let files: Vec<_> =
+        cache.manifest().shards.iter().map(|shard| format!("{place}/{}", shard.file)).collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for thread in 0..threads {
             let mine = files.iter().skip(thread).step_by(threads);
             scope.spawn(move || {
                 for file in mine {
-                    let bytes = Store::open(place).and_then(|store| store.map(file.rsplit('/').next().unwrap_or_default()));
+                    let bytes = Store::open(place)
+                        .and_then(|store| store.map(file.rsplit('/').next().unwrap_or_default()));
                     let words = bytes.as_deref().map_or(&[][..], |bytes| bytes.as_chunks::<8>().0);
-                    std::hint::black_box(words.iter().fold(0u64, |sum, word| sum.wrapping_add(u64::from_le_bytes(*word))));
+                    std::hint::black_box(
+                        words.iter().fold(0u64, |sum, word| sum.wrapping_add(u64::from_le_bytes(*word))),
+                    );
                 }
             });
         }

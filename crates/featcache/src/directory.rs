@@ -1,4 +1,4 @@
-//! The directory of a Parquet shard: for every row, where each of its cells lies in the file and what it must hash to.
+//! The directory of a shard: for every row, where each of its cells lies in the file and what it must hash to.
 //!
 //! It stands in the footer, which the manifest knows the length and checksum of. A reader that wants single rows reads that
 //! footer once, then exactly the bytes of its rows, and can check both; a reader of whole shards finds its cells without decoding any page.
@@ -63,12 +63,34 @@ impl Directory {
         let metadata = reader.parse_and_finish(&file).map_err(|error| error.to_string())?;
         let text = entries(&file, &metadata, records, columns).ok_or("pages are not one per row")?;
         let mut file = Vec::from(file);
+        Self::put(&text, &mut file)?;
+        Ok(file)
+    }
+
+    /// The entries of a file whose records are slices of it, by where they are; `None` if one is not.
+    pub(crate) fn of_slices(file: &[u8], records: &[Record]) -> Option<String> {
+        let mut text = String::new();
+        for cell in records.iter().flat_map(|record| &record.cells) {
+            let Some(cell) = cell else {
+                text.push_str(&"0".repeat(ENTRY));
+                continue;
+            };
+            let start = (cell.as_ptr() as usize).checked_sub(file.as_ptr() as usize)?;
+            let is_within = file.get(start..start + cell.len())?.as_ptr() == cell.as_ptr();
+            text.push_str(&entry(&(start..start + cell.len()), cell));
+            is_within.then_some(())?;
+        }
+        Some(text)
+    }
+
+    /// Puts the entries in the place of the last placeholder.
+    pub(crate) fn put(text: &str, file: &mut [u8]) -> Result<(), String> {
         let at = (0..=file.len().saturating_sub(MARK.len() + text.len()))
             .rev()
             .find(|&at| file[at..].starts_with(MARK.as_bytes()))
             .ok_or("the footer has no room for the directory")?;
         file[at + MARK.len()..][..text.len()].copy_from_slice(text.as_bytes());
-        Ok(file)
+        Ok(())
     }
 
     /// Reads the entries back; `None` if the file has none, as those of the first versions.
@@ -113,12 +135,15 @@ fn entries(file: &[u8], metadata: &ParquetMetaData, records: &[Record], columns:
                 };
                 let range = chunk
                     .locate(file, row, |row| rows.get(row).is_some_and(|row| row.cells[cell].is_some()))?;
-                let xxh3 = checksum::of_cell(&file[range.clone()]);
-                text.push_str(&format!("{:012x}{:08x}{xxh3:016x}", range.start, range.len()));
+                text.push_str(&entry(&range, &file[range.clone()]));
             }
         }
     }
     Some(text)
+}
+
+fn entry(range: &Range<usize>, bytes: &[u8]) -> String {
+    format!("{:012x}{:08x}{:016x}", range.start, range.len(), checksum::of_cell(bytes))
 }
 
 /// The pages of one column in one row group.

@@ -23,10 +23,12 @@ pub(crate) struct Sums {
 impl Sums {
     /// Of a file whose SHA-256 is known already.
     pub(crate) fn new(file: &[u8], form: Form, sha256: String) -> Self {
-        let footer = matches!(form, Form::Binary | Form::Packed).then(|| {
-            let length = parquet_file::footer_bytes(file);
-            (length as u64, checksum::of_file(&file[file.len() - length..]))
-        });
+        let length = match form {
+            Form::Binary | Form::Packed => Some(parquet_file::footer_bytes(file)),
+            Form::Arrow => Some(arrow_file::footer_bytes(file)),
+            Form::List => None,
+        };
+        let footer = length.map(|length| (length as u64, checksum::of_file(&file[file.len() - length..])));
         Self { sha256, xxh3: checksum::of_file(file), footer }
     }
 }

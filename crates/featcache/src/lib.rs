@@ -36,6 +36,7 @@ mod seal;
 mod shard;
 mod store;
 mod stream;
+mod upload;
 mod verify;
 mod writer;
 
@@ -57,7 +58,7 @@ pub use record::Record;
 pub use repair::gc;
 pub use rows::{Row, Tombstone};
 pub use shard::Shard;
-pub use store::{Leftover, PutOutcome, Store};
+pub use store::{Leftover, Object, PutOutcome, Store};
 pub use stream::{Order, Stream, StreamOptions};
 pub use verify::Progress;
 pub use writer::{Opened, Writer, WriterOptions};

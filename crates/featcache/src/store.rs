@@ -13,20 +13,25 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{ListResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::path::{Path, PathPart};
+use object_store::{
+    GetOptions, ListResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+};
 
 use crate::location::Location;
 use crate::runtime::block_on;
-use crate::{Error, Result, mapped};
+use crate::{Error, Result, mapped, upload};
 
 /// A prefix on a store. Cloning is cheap; clones see the same objects.
 #[derive(Clone, Debug)]
 pub struct Store {
     place: Place,
     display: String,
+    /// Objects larger than that are uploaded in parts.
+    part_bytes: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -45,6 +50,17 @@ pub enum PutOutcome {
     Existed,
 }
 
+/// An object somewhere below a prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its name relative to the prefix, parts joined by `/`.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// What changes whenever its contents do, if the store has such a thing.
+    pub tag: Option<String>,
+}
+
 /// A temporary file that a killed writer left behind.
 #[derive(Debug, Clone)]
 pub struct Leftover {
@@ -59,7 +75,8 @@ pub struct Leftover {
 impl Leftover {
     /// The object that it would have become.
     pub(crate) fn target(&self) -> &str {
-        self.name.rsplit_once('#').map_or("", |(target, _)| target)
+        let local = self.name.rsplit_once('#').map(|(target, _)| target);
+        local.or_else(|| upload::target(&self.name)).unwrap_or_default()
     }
 }
 
@@ -83,13 +100,21 @@ impl Store {
                 Place::Prefix(store, prefix)
             }
         };
-        Ok(Self { place, display: url_or_path.trim_end_matches('/').to_owned() })
+        let display = url_or_path.trim_end_matches('/').to_owned();
+        Ok(Self { place, display, part_bytes: upload::PART_BYTES })
     }
 
     /// A prefix on a store made elsewhere; `display` is how messages call it.
     #[must_use]
     pub fn from_object_store(store: Arc<dyn ObjectStore>, prefix: Path, display: &str) -> Self {
-        Self { place: Place::Prefix(store, prefix), display: display.to_owned() }
+        let display = display.to_owned();
+        Self { place: Place::Prefix(store, prefix), display, part_bytes: upload::PART_BYTES }
+    }
+
+    /// Uploads objects that are larger than this in parts of this size; by default 64 MiB. Most stores want at least 5 MiB.
+    #[must_use]
+    pub fn with_part_bytes(self, part_bytes: usize) -> Self {
+        Self { part_bytes, ..self }
     }
 
     /// The location as the user gave it.
@@ -113,10 +138,16 @@ impl Store {
             Place::Folder(path) => Place::Folder(path.join(name)),
             Place::Prefix(store, prefix) => {
                 let below = name.split('/').filter(|part| !part.is_empty());
-                Place::Prefix(store.clone(), below.fold(prefix.clone(), |path, part| path.join(part)))
+                Place::Prefix(
+                    store.clone(),
+                    below.fold(prefix.clone(), |path, part| match PathPart::parse(part) {
+                        Ok(part) => path.join(part),
+                        Err(_) => path.join(part),
+                    }),
+                )
             }
         };
-        Self { place, display: self.name_of(name) }
+        Self { place, display: self.name_of(name), part_bytes: self.part_bytes }
     }
 
     /// The whole object.
@@ -232,7 +263,7 @@ impl Store {
     pub fn list(&self) -> Result<Vec<(String, u64)>> {
         let objects = self.listing()?.objects;
         let named = objects.iter().filter_map(|meta| Some((meta.location.filename()?.to_owned(), meta.size)));
-        let mut files: Vec<(String, u64)> = named.collect();
+        let mut files: Vec<(String, u64)> = named.filter(|(name, _)| !upload::is_unfinished(name)).collect();
         files.sort();
         Ok(files)
     }
@@ -249,6 +280,37 @@ impl Store {
         Ok(names)
     }
 
+    /// All objects below, at any depth, sorted by name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the store cannot be listed.
+    pub fn walk(&self) -> Result<Vec<Object>> {
+        let Some((store, prefix)) = self.existing("list", "")? else { return Ok(Vec::new()) };
+        let found = block_on(store.list(Some(&prefix)).try_collect::<Vec<_>>())
+            .map_err(|error| Error::store("list", self.display.clone(), &error))?;
+        let object = |meta: ObjectMeta| {
+            let parts: Vec<_> = meta.location.prefix_match(&prefix)?.collect();
+            let name = parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/");
+            Some(Object { name, bytes: meta.size, tag: meta.e_tag })
+        };
+        let mut objects: Vec<Object> = found.into_iter().filter_map(object).collect();
+        objects.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(objects)
+    }
+
+    /// The version of an object that had this tag when it was listed.
+    ///
+    /// # Errors
+    /// As [`Store::get`]; [`Error::Io`] if there is another version by now.
+    pub fn get_version(&self, name: &str, tag: &str) -> Result<Bytes> {
+        let Some((store, path)) = self.existing("read", name)? else {
+            return Err(Error::NotFound { path: self.name_of(name) });
+        };
+        let options = GetOptions { if_match: Some(tag.to_owned()), ..GetOptions::default() };
+        block_on(async { store.get_opts(&path, options).await?.bytes().await })
+            .map_err(|error| Error::store("read", self.name_of(name), &error))
+    }
+
     /// Deletes the object; there being none is fine.
     ///
     /// # Errors
@@ -263,13 +325,14 @@ impl Store {
         }
     }
 
-    /// Temporary files `name#1` that writers of a local folder left when they were killed (or are writing now).
+    /// What writers left when they were killed (or are writing now): temporary files `name#1` in a local folder, uploads in parts
+    /// in a bucket.
     ///
     /// # Errors
     /// [`Error::Io`] if the folder cannot be listed.
     pub fn leftovers(&self) -> Result<Vec<Leftover>> {
         let Place::Folder(folder) = &self.place else {
-            return Ok(Vec::new());
+            return self.unfinished_uploads();
         };
         let failed = |error: std::io::Error| Error::io("list", self.display.clone(), &error);
         let entries = match std::fs::read_dir(folder) {
@@ -290,21 +353,38 @@ impl Store {
         Ok(found)
     }
 
+    /// Objects that were uploaded in parts, and not yet put in their place.
+    fn unfinished_uploads(&self) -> Result<Vec<Leftover>> {
+        let leftover = |meta: ObjectMeta| {
+            let name = meta.location.filename().filter(|name| upload::is_unfinished(name))?.to_owned();
+            let touched = SystemTime::from(meta.last_modified);
+            let age = SystemTime::now().duration_since(touched).unwrap_or_default();
+            Some(Leftover { name, size_bytes: meta.size, age })
+        };
+        let mut found: Vec<Leftover> = self.listing()?.objects.into_iter().filter_map(leftover).collect();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
     /// Removes leftovers of objects for which `ours` holds and that nobody has touched for `min_age`.
     pub(crate) fn sweep(&self, min_age: Duration, ours: impl Fn(&str) -> bool) -> Result<()> {
-        let Place::Folder(folder) = &self.place else { return Ok(()) };
         for leftover in self.leftovers()? {
             if leftover.age >= min_age && ours(leftover.target()) {
-                let path = folder.join(&leftover.name);
-                match std::fs::remove_file(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(Error::io("delete", self.name_of(&leftover.name), &error));
-                    }
-                    _ => tracing::debug!(path = %path.display(), "removed the leftover of a killed writer"),
-                }
+                self.remove_leftover(&leftover.name)?;
+                tracing::debug!(name = leftover.name, "removed the leftover of a killed writer");
             }
         }
         Ok(())
+    }
+
+    fn remove_leftover(&self, name: &str) -> Result<()> {
+        let Place::Folder(folder) = &self.place else { return self.delete(name) };
+        match std::fs::remove_file(folder.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("delete", self.name_of(name), &error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// How messages call the object `name`.
@@ -322,6 +402,14 @@ impl Store {
             .map_err(Failure::Other)?
             .ok_or_else(|| Failure::Other(Error::NotFound { path: self.display.clone() }))?;
         let create = mode == PutMode::Create;
+        if bytes.len() > self.part_bytes && matches!(self.place, Place::Prefix(..)) {
+            let uploaded = block_on(upload::in_parts(&*store, &path, bytes, self.part_bytes, create));
+            return match uploaded {
+                Ok(PutOutcome::Created) => Ok(()),
+                Ok(PutOutcome::Existed) => Err(Failure::Exists),
+                Err(error) => Err(Failure::Other(Error::store("write", self.name_of(name), &error))),
+            };
+        }
         let options = PutOptions { mode, ..PutOptions::default() };
         match block_on(store.put_opts(&path, PutPayload::from_bytes(bytes), options)) {
             Ok(_) => Ok(()),

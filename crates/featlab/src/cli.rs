@@ -93,7 +93,7 @@ Examples:
 
 The same command again resumes, or finds nothing to do.")]
 pub struct ExtractArgs {
-    /// Data set: scenes, camvid:ROOT, folder:DIR
+    /// Data set: scenes, camvid:ROOT, folder:DIR; ROOT and DIR are paths, or s3://, gs://, az://BUCKET/PREFIX
     #[arg(long)]
     pub dataset: String,
     /// Part of the data set: train, val, test, all
@@ -285,9 +285,9 @@ DIR holds train/CLASS/* and val/CLASS/*. Images are resized to res*256/224 at th
 centre is seen, of training images as well. Accuracies are fractions in results.csv and --json, percent in log.jsonl,
 whose keys are DINO's. The features are kept in --out: other settings of the probes do not compute them again.")]
 pub struct ClassifyArgs {
-    /// Folder with train/CLASS/* and val/CLASS/*
+    /// Folder with train/CLASS/* and val/CLASS/*: a path, or s3://, gs://, az://BUCKET/PREFIX
     #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    pub data: String,
     /// Model name, checkpoint file or folder, embedded:scenes-micro, or random:ARCH:SEED
     #[arg(long)]
     pub backbone: String,

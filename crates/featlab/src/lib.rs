@@ -12,6 +12,7 @@ mod pretrain_config;
 mod progress;
 mod records;
 mod report;
+mod sources;
 mod stages;
 mod study;
 mod sweep;

@@ -20,6 +20,7 @@ use crate::config::{Protocol, SweepConfig};
 use crate::exit::{Status, usage};
 use crate::progress::duration;
 use crate::records::{Records, check_local, key_of, write_atomically};
+use crate::sources;
 use crate::stages::features::Features;
 use crate::stages::probe::{Kind, Settings};
 use crate::stages::{extract, gallery, reduce};
@@ -63,7 +64,7 @@ impl Sweep {
         let spec = config.dataset.spec();
         let open = |split: &str| -> Result<Box<dyn Dataset>> {
             let split: Split = split.parse().map_err(|e| usage(format!("{e}")))?;
-            dataset::open(&spec, split).with_context(|| format!("data set {spec}"))
+            sources::open(&spec, split)
         };
         let (train, val) = (open(&config.dataset.train_split)?, open(&config.dataset.val_split)?);
         if train.classes().is_none() {

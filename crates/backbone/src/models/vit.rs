@@ -190,17 +190,18 @@ impl Vit {
         let mut read: Vec<Option<Tensor>> = vec![None; layers.len()];
         let mut x = self.embed(images)?;
         for (index, block) in self.blocks[..=last].iter().enumerate() {
-            let here = |facet: &Facet| wanted.iter().enumerate().filter(move |(_, one)| **one == (index, *facet));
-            for (part, facet) in [Facet::Query, Facet::Key, Facet::Value].iter().enumerate() {
+            let here =
+                |facet: Facet| wanted.iter().enumerate().filter(move |(_, one)| **one == (index, facet));
+            for (part, facet) in [Facet::Query, Facet::Key, Facet::Value].into_iter().enumerate() {
                 for (slot, _) in here(facet) {
                     read[slot] = Some(block.attn.vectors(&block.norm1.forward(&x)?, part)?);
                 }
             }
             // What follows the last facet is not needed.
-            if index < last || here(&Facet::Token).next().is_some() {
+            if index < last || here(Facet::Token).next().is_some() {
                 x = block.forward(&x)?;
             }
-            for (slot, _) in here(&Facet::Token) {
+            for (slot, _) in here(Facet::Token) {
                 read[slot] = Some(self.norm.forward(&x)?);
             }
         }

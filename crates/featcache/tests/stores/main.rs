@@ -66,7 +66,6 @@ fn azure_conforms() {
 
 /// Names that a folder takes as they are; a bucket takes them percent-encoded, and again each time that one is joined.
 #[test]
-#[ignore = "Store::join percent-encodes names, except below a folder"]
 fn prefixes_conform() {
     for place in [Place::local(), Place::memory(), Place::s3(), Place::gcs()] {
         conformance::prefixes(&mut Checks::new(place.name), &place.store("prefixes"));

@@ -14,6 +14,7 @@ use crate::Context;
 use crate::cli::AttentionArgs;
 use crate::exit::{Status, usage};
 use crate::records::{check_local, write_atomically};
+use crate::sources;
 use crate::stages::attention::{Drawn, Job, is_picture, parse_heads};
 
 /// The file that says how the pictures beside it were made.
@@ -70,7 +71,7 @@ pub(crate) fn run(args: AttentionArgs, context: &Context) -> Result<Status> {
         overwrite: args.overwrite,
     };
     if is_folder {
-        let folder = dataset::open(&format!("folder:{}", args.input.display()), Split::All)?;
+        let folder = sources::open(&format!("folder:{}", args.input.display()), Split::All)?;
         for problem in folder.problems() {
             context.reporter.warn(format!("skipped {}: {}", problem.id, problem.reason));
         }

@@ -18,6 +18,7 @@ use crate::Context;
 use crate::cli::ClassifyArgs;
 use crate::exit::{Status, usage};
 use crate::records::{check_local, write_atomically};
+use crate::sources;
 use crate::stages::classify::{ImageRows, Job, Skipped};
 
 /// How the images were seen, as named beside every number.
@@ -90,11 +91,7 @@ pub(crate) fn run(args: ClassifyArgs, context: &Context) -> Result<Status> {
     let train_rows = job.run(&train, "train", &folder, context)?;
     let val_rows = job.run(&val, "val", &folder, context)?;
     for (part, rows) in [("train", &train_rows), ("val", &val_rows)] {
-        anyhow::ensure!(
-            !rows.classes.is_empty(),
-            "no image of {part} in {} could be read",
-            args.data.display()
-        );
+        anyhow::ensure!(!rows.classes.is_empty(), "no image of {part} in {} could be read", args.data);
     }
     let bench =
         Bench { args: &args, names: train.class_names(), train: &train_rows, val: &val_rows, context };
@@ -134,8 +131,7 @@ fn check(args: &ClassifyArgs) -> Result<()> {
 }
 
 fn open(args: &ClassifyArgs, split: Split, context: &Context) -> Result<ClassFolder> {
-    let folder = ClassFolder::open(&args.data, split)
-        .with_context(|| format!("class folder {}", args.data.display()))?;
+    let folder = sources::open_classes(&args.data, split)?;
     for problem in folder.problems() {
         context.reporter.warn(format!("skipped {}: {}", problem.id, problem.reason));
     }

@@ -12,14 +12,14 @@ use crate::Context;
 use crate::cli::ExtractArgs;
 use crate::exit::{Status, usage};
 use crate::progress::duration;
+use crate::sources;
 use crate::stages::extract::{Job, Outcome, Task};
 
 pub(crate) fn run(args: ExtractArgs, context: &Context) -> Result<Status> {
     let started = std::time::Instant::now();
     let split = args.split.parse().map_err(|e: dataset::Error| usage(e.to_string()))?;
     let task = task(args.task.as_deref(), context)?;
-    let dataset =
-        dataset::open(&args.dataset, split).with_context(|| format!("data set {}", args.dataset))?;
+    let dataset = sources::open(&args.dataset, split)?;
     for problem in dataset.problems() {
         context.reporter.warn(format!("skipped {}: {}", problem.id, problem.reason));
     }
@@ -35,7 +35,7 @@ pub(crate) fn run(args: ExtractArgs, context: &Context) -> Result<Status> {
     let word = |e: dataset::Error| usage(e.to_string());
     let job = Job {
         dataset: &*dataset,
-        split: args.split,
+        split: args.split.clone(),
         transform: Transform {
             res: args.res,
             crop: args.crop.parse().map_err(word)?,

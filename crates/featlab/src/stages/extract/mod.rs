@@ -116,7 +116,10 @@ impl Job<'_> {
         for layer in &self.layers {
             let place = (spec.block_index(layer.block)?, layer.facet.to_string());
             if seen.contains(&place) {
-                return Err(usage(format!("block {} and facet {} are asked for twice", layer.block, layer.facet)));
+                return Err(usage(format!(
+                    "block {} and facet {} are asked for twice",
+                    layer.block, layer.facet
+                )));
             }
             seen.push(place);
         }
@@ -262,7 +265,9 @@ impl Job<'_> {
     fn pixels(&self, image: ArrayView3<'_, f32>) -> Array3<u8> {
         let Transform { mean, std, .. } = self.transform;
         let (_, h, w) = image.dim();
-        Array3::from_shape_fn((h, w, 3), |(y, x, c)| ((image[[c, y, x]] * std[c] + mean[c]) * 255.0).round() as u8)
+        Array3::from_shape_fn((h, w, 3), |(y, x, c)| {
+            ((image[[c, y, x]] * std[c] + mean[c]) * 255.0).round() as u8
+        })
     }
 
     /// All layers of one image `[3, h, w]`, averaged with its mirror image's if asked.

@@ -63,7 +63,11 @@ pub(super) fn run(job: &Job<'_>, writer: &Writer, mine: &[PlannedShard], context
         mine,
         context,
         progress: context.reporter.start(&format!("extract {}", job.split), images as u64, "images"),
-        order: mine.iter().enumerate().flat_map(|(at, shard)| shard.samples.clone().map(move |i| (at, i))).collect(),
+        order: mine
+            .iter()
+            .enumerate()
+            .flat_map(|(at, shard)| shard.samples.clone().map(move |i| (at, i)))
+            .collect(),
         next: AtomicUsize::new(0),
         stopped: AtomicBool::new(false),
         failure: Mutex::new(None),
@@ -95,7 +99,11 @@ pub(super) fn run(job: &Job<'_>, writer: &Writer, mine: &[PlannedShard], context
     match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
         None => {
-            context.reporter.say(format!("extract {}: {}", job.split, clock.summary(workers, started.elapsed())));
+            context.reporter.say(format!(
+                "extract {}: {}",
+                job.split,
+                clock.summary(workers, started.elapsed())
+            ));
             Ok(())
         }
     }
@@ -135,7 +143,9 @@ impl Line<'_> {
     fn decode(&self, decoded: SyncSender<Decoded>) -> Result<()> {
         while !self.is_stopped() {
             self.context.interrupt.check()?;
-            let Some(&(shard, sample)) = self.order.get(self.next.fetch_add(1, Ordering::SeqCst)) else { break };
+            let Some(&(shard, sample)) = self.order.get(self.next.fetch_add(1, Ordering::SeqCst)) else {
+                break;
+            };
             let start = Instant::now();
             let views = self.job.views(sample)?;
             Clock::add(&self.clock.decoding, start);
@@ -147,7 +157,12 @@ impl Line<'_> {
     }
 
     /// Forwards images on `threads` threads of its own.
-    fn forward(&self, images: &Mutex<Receiver<Decoded>>, whole: SyncSender<Whole>, threads: usize) -> Result<()> {
+    fn forward(
+        &self,
+        images: &Mutex<Receiver<Decoded>>,
+        whole: SyncSender<Whole>,
+        threads: usize,
+    ) -> Result<()> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build()?;
         loop {
             let start = Instant::now();
@@ -257,7 +272,8 @@ impl Clock {
 
     fn summary(&self, workers: usize, elapsed: Duration) -> String {
         let (name, share) = self.bottleneck();
-        let busy = |slot: &AtomicU64| slot.load(Ordering::Relaxed) as f64 / 1e9 / elapsed.as_secs_f64().max(1e-9);
+        let busy =
+            |slot: &AtomicU64| slot.load(Ordering::Relaxed) as f64 / 1e9 / elapsed.as_secs_f64().max(1e-9);
         format!(
             "{:.1} MB/s written; {name} took {:.0} % of the time (threads at work on average: decoding {:.2}, forward {:.2} of {workers}, writing {:.2})",
             self.written_per_second(elapsed),

@@ -31,6 +31,7 @@ use crate::Context;
 use crate::exit::{Status, usage};
 use crate::pretrain_config::PretrainConfig;
 use crate::progress::duration;
+use crate::sources;
 use metrics::Metrics;
 use monitor::{Look, Monitor};
 
@@ -98,11 +99,7 @@ pub(crate) fn run(
 
 fn open(config: &PretrainConfig) -> Result<Box<dyn Dataset>> {
     let split = config.data.split.parse().map_err(|e: dataset::Error| usage(e.to_string()))?;
-    let parts = config
-        .data
-        .datasets
-        .iter()
-        .map(|spec| dataset::open(spec, split).with_context(|| format!("data set {spec}")));
+    let parts = config.data.datasets.iter().map(|spec| sources::open(spec, split));
     let mut parts = parts.collect::<Result<Vec<_>>>()?;
     if parts.len() == 1 {
         return Ok(parts.remove(0));

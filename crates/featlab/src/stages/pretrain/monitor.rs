@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::Context;
 use crate::exit::usage;
 use crate::pretrain_config::MonitorConfig;
+use crate::sources;
 
 /// Patches of an image that take part, spread evenly.
 const PATCHES: usize = 64;
@@ -52,7 +53,7 @@ impl Monitor {
     pub(crate) fn open(config: &MonitorConfig, context: &Context) -> Result<Self> {
         let part = |split: &str| -> Result<Vec<Labelled>> {
             let split: Split = split.parse().map_err(|e: dataset::Error| usage(e.to_string()))?;
-            let dataset = dataset::open(&config.dataset, split)
+            let dataset = sources::open(&config.dataset, split)
                 .with_context(|| format!("monitor.dataset {}", config.dataset))?;
             let images = load(&*dataset, config, context)?;
             if images.is_empty() {
