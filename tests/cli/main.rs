@@ -8,6 +8,7 @@
 
 mod attention;
 mod bad_input;
+mod cache;
 mod classify;
 mod fixture;
 mod golden_extract;

@@ -13,7 +13,7 @@ use crate::manifest::Manifest;
 use crate::plan::{Plan, shard_index};
 use crate::schema::Columns;
 use crate::store::Store;
-use crate::{Classes, DamageKind, Error, Layout, Result, Shard, checksum, seal};
+use crate::{Classes, DamageKind, Error, Layout, Reading, Result, Shard, checksum, seal};
 
 /// A finished cache. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -98,6 +98,43 @@ impl Cache {
     #[must_use]
     pub fn with_local_copy(self, copy: LocalCopy) -> Self {
         Self { local_copy: Some(copy), ..self }
+    }
+
+    /// The same cache, in which another column of tokens is *the* tokens: what records give as such.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] if there is no such column.
+    pub fn with_column(self, name: &str) -> Result<Self> {
+        let Some(tokens) = self.columns.feature(name) else {
+            let mut known = vec!["tokens"];
+            known.extend(self.layout().more.iter().map(String::as_str));
+            let reason = format!("{name:?} holds no tokens in this cache; it has {}", known.join(", "));
+            return Err(Error::InvalidOption { option: "column", reason });
+        };
+        Ok(Self { columns: Arc::new(Columns { tokens, ..(*self.columns).clone() }), ..self })
+    }
+
+    /// The name of the column that is the tokens: `tokens`, unless another was chosen.
+    #[must_use]
+    pub fn column(&self) -> &str {
+        &self.columns.list[self.columns.tokens.values].name
+    }
+
+    /// What was read of the backbone for that column.
+    #[must_use]
+    pub fn reading(&self) -> Reading {
+        let key = &self.manifest.key;
+        let chosen = key.more.iter().find(|reading| reading.column() == self.column());
+        chosen.cloned().unwrap_or_else(|| Reading { facet: key.facet.clone(), layer: key.layer })
+    }
+
+    /// What the tokens are, of all in the world: the cache id, and the column if it is not the first.
+    #[must_use]
+    pub fn feature_id(&self) -> String {
+        match self.column() {
+            "tokens" => self.manifest.cache_id.clone(),
+            other => format!("{}:{other}", self.manifest.cache_id),
+        }
     }
 
     pub(crate) fn columns(&self) -> &Arc<Columns> {

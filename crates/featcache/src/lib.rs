@@ -55,7 +55,7 @@ pub use manifest::{FooterInfo, Manifest, ShardInfo};
 pub use order::shuffled;
 pub use plan::PlannedShard;
 pub use record::Record;
-pub use repair::gc;
+pub use repair::{gc, key_at, layout_at};
 pub use rows::{Row, Tombstone};
 pub use shard::Shard;
 pub use store::{Leftover, Object, PutOutcome, Store};

@@ -11,7 +11,7 @@ use crate::manifest::{MANIFEST, Manifest};
 use crate::plan::{PLAN, Plan, shard_index};
 use crate::store::Store;
 use crate::writer::agree;
-use crate::{Cache, Error, Result};
+use crate::{Cache, Error, FeatureKey, Layout, Result};
 
 /// Removes the damaged parts of the cache that `asked` describes, and its commit if there were any.
 ///
@@ -35,6 +35,34 @@ pub(crate) fn prepare(store: &Store, asked: &Plan) -> Result<()> {
         store.delete(MANIFEST)?;
     }
     broken.into_iter().try_for_each(|index| store.delete(&manifest.shards[index].file))
+}
+
+/// The key of what is at this place, finished or not; of a damaged cache, what is left of it.
+///
+/// # Errors
+/// [`Error::NotFound`] if there is neither manifest nor plan, [`Error::Corrupt`] if neither is whole.
+pub fn key_at(store: &Store) -> Result<FeatureKey> {
+    plan_at(store).map(|plan| plan.key)
+}
+
+/// Shapes and columns of what is at this place.
+///
+/// # Errors
+/// As [`key_at`].
+pub fn layout_at(store: &Store) -> Result<Layout> {
+    plan_at(store).map(|plan| plan.layout)
+}
+
+fn plan_at(store: &Store) -> Result<Plan> {
+    let manifest = Manifest::read(store);
+    if let Ok(Some(manifest)) = &manifest {
+        return Ok(Plan::of(manifest));
+    }
+    match (Plan::read(store)?, manifest) {
+        (Some(plan), _) => Ok(plan),
+        (None, Err(error)) => Err(error),
+        (None, Ok(_)) => Err(Error::NotFound { path: store.display().to_owned() }),
+    }
 }
 
 /// The document, if it is there and whole; one that is damaged is deleted.

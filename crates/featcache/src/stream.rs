@@ -150,5 +150,5 @@ impl Iterator for Stream {
 }
 
 fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    rayon::current_num_threads()
 }

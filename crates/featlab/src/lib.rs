@@ -19,7 +19,9 @@ mod sweep;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use cli::Cli;
+use featcache::{Cache, LocalCopy, Store};
 use interrupt::Interrupt;
 use output::Output;
 use progress::{Reporter, Verbosity};
@@ -29,6 +31,24 @@ struct Context {
     output: Output,
     reporter: Reporter,
     interrupt: Interrupt,
+    /// Where shards that are far away are kept.
+    local_copy: Option<LocalCopy>,
+}
+
+impl Context {
+    /// The finished cache at `url`.
+    fn cache(&self, url: &str) -> anyhow::Result<Cache> {
+        let cache = Cache::open(Store::open(url)?).with_context(|| format!("cache {url}"))?;
+        Ok(self.near(cache))
+    }
+
+    /// A cache, with a local copy if there is to be one.
+    fn near(&self, cache: Cache) -> Cache {
+        match &self.local_copy {
+            Some(copy) => cache.with_local_copy(copy.clone()),
+            None => cache,
+        }
+    }
 }
 
 /// Runs one command line and returns the process's exit code (see `exit.rs` for their meaning).
@@ -41,7 +61,9 @@ pub fn run(cli: Cli) -> ExitCode {
     start_logging(verbosity);
     let reporter = Reporter::new(verbosity);
     let outcome = Interrupt::install().map_err(anyhow::Error::from).and_then(|interrupt| {
-        let context = Context { output: Output::new(cli.global.json), reporter, interrupt };
+        let output = Output::new(cli.global.json);
+        let local_copy = local_copy(&cli.global)?;
+        let context = Context { output, reporter, interrupt, local_copy };
         commands::run(cli.command, &context)
     });
     match outcome {
@@ -54,6 +76,40 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
+/// The folder of `--local-copy` or its environment variable.
+fn local_copy(options: &cli::Global) -> anyhow::Result<Option<LocalCopy>> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let folder = options.local_copy.clone().or_else(|| variable("FEATLAB_LOCAL_COPY").map(Into::into));
+    let Some(folder) = folder else { return Ok(None) };
+    let limit = options.local_copy_limit.clone().or_else(|| variable("FEATLAB_LOCAL_COPY_LIMIT"));
+    let limit = size_bytes(limit.as_deref().unwrap_or("20GB"))?;
+    Ok(Some(LocalCopy::new(folder, limit)))
+}
+
+/// Reads `50GB`, `512MiB`, `1000000`.
+fn size_bytes(text: &str) -> anyhow::Result<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let unit: u64 = match text[digits.len()..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => 0,
+    };
+    let number: f64 = digits.parse().unwrap_or(f64::NAN);
+    if unit == 0 || !(number > 0.0 && number.is_finite()) {
+        return Err(exit::usage(format!(
+            "a size is a number with a unit, as in 50GB or 512MiB; got \"{text}\""
+        )));
+    }
+    Ok((number * unit as f64) as u64)
+}
+
 fn start_logging(verbosity: Verbosity) {
     let level = match verbosity {
         Verbosity::Quiet => tracing::Level::ERROR,
@@ -61,4 +117,19 @@ fn start_logging(verbosity: Verbosity) {
         Verbosity::Verbose => tracing::Level::DEBUG,
     };
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_as_people_write_them() {
+        for (text, bytes) in [("50GB", 50_000_000_000), ("1.5 MiB", 1_572_864), ("7", 7), ("2kb", 2000)] {
+            assert_eq!(size_bytes(text).unwrap(), bytes, "{text}");
+        }
+        for bad in ["", "GB", "-1GB", "5 parsecs", "nan", "0"] {
+            assert_eq!(exit::code(&size_bytes(bad).unwrap_err()), 2, "{bad}");
+        }
+    }
 }

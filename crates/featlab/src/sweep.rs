@@ -21,6 +21,7 @@ use crate::exit::{Status, usage};
 use crate::progress::duration;
 use crate::records::{Records, check_local, key_of, write_atomically};
 use crate::sources;
+use crate::stages::extract::Forward;
 use crate::stages::features::Features;
 use crate::stages::probe::{Kind, Settings};
 use crate::stages::{extract, gallery, reduce};
@@ -118,26 +119,28 @@ impl Sweep {
             dataset,
             split: if train { &self.config.dataset.train_split } else { &self.config.dataset.val_split }
                 .clone(),
-            transform: Transform {
-                res: if train { features.train_res } else { features.val_res },
-                crop: crop.parse().map_err(word)?,
-                resize: features.resize.parse().map_err(word)?,
-                ..self.backbone.normalization.map_or_else(Transform::default, |(mean, std)| Transform {
-                    mean,
-                    std,
-                    ..Transform::default()
-                })
+            forward: Forward {
+                backbone: &self.backbone,
+                device: self.device.clone(),
+                transform: Transform {
+                    res: if train { features.train_res } else { features.val_res },
+                    crop: crop.parse().map_err(word)?,
+                    resize: features.resize.parse().map_err(word)?,
+                    ..self.backbone.normalization.map_or_else(Transform::default, |(mean, std)| Transform {
+                        mean,
+                        std,
+                        ..Transform::default()
+                    })
+                },
+                layers: vec![Layer {
+                    block: features.layer,
+                    facet: features.facet.parse().map_err(|e| usage(format!("{e}")))?,
+                }],
+                flip_average: !train && self.config.eval.protocol == Protocol::StegoEval,
             },
-            backbone: &self.backbone,
-            device: self.device.clone(),
-            layers: vec![Layer {
-                block: features.layer,
-                facet: features.facet.parse().map_err(|e| usage(format!("{e}")))?,
-            }],
             images: false,
             recipe: BTreeMap::new(),
             dtype: features.dtype.parse()?,
-            flip_average: !train && self.config.eval.protocol == Protocol::StegoEval,
             shard_rows: self.config.how.shard_rows,
             form: None,
             task: extract::Task::ALL,
@@ -164,7 +167,7 @@ impl Sweep {
             train_id: train.key()?.fingerprint(),
             val_id: val.key()?.fingerprint(),
             classes: self.train.classes().expect("open() requires labels").clone(),
-            full_dim: self.backbone.backbone.spec().feature_dim(train.layers[0]),
+            full_dim: self.backbone.backbone.spec().feature_dim(train.forward.layers[0]),
             protocol: self.config.eval.protocol,
             settings: Settings {
                 steps: probe.steps,
@@ -299,7 +302,7 @@ impl Sweep {
             runs: &runs,
             classes: &bench.classes,
             dataset: &*self.val,
-            transform: &val_job.transform,
+            transform: &val_job.forward.transform,
             pictures: self.config.eval.gallery,
             pca: reducers.pca()?,
         };
@@ -368,7 +371,7 @@ impl Sweep {
                 for tombstone in &cache.manifest().skipped {
                     context.reporter.warn(format!("skipped {}: {}", tombstone.image_id, tombstone.reason));
                 }
-                Ok((cache, computed))
+                Ok((context.near(cache), computed))
             }
             extract::Outcome::Waiting { missing, .. } => {
                 anyhow::bail!(

@@ -1,5 +1,6 @@
 //! The commands, one file each: arguments in, printed result and exit status out.
 
+mod asked;
 mod attention;
 mod cache;
 mod classify;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use dimred::Reducer;
-use featcache::{Cache, Store};
+use featcache::Cache;
 use sha2::{Digest, Sha256};
 
 use crate::Context;
@@ -20,9 +20,7 @@ use crate::sweep::Finished;
 pub(crate) fn run(args: ProbeArgs, context: &Context) -> Result<Status> {
     check_local(&args.out)?;
     check_schedule(args.steps, args.batch_size, args.learning_rate)?;
-    let open = |url: &str| -> Result<Cache> {
-        Cache::open(Store::open(url)?).with_context(|| format!("cache {url}"))
-    };
+    let open = |url: &str| Ok::<_, anyhow::Error>(context.cache(url)?.with_column(&args.column)?);
     let (train, val) = (open(&args.cache_train)?, open(&args.cache_val)?);
     let (id, reducer) = reducer(&args, &train)?;
     let bench = bench(&args, &train, &val)?;
@@ -80,7 +78,7 @@ fn reducer(args: &ProbeArgs, train: &Cache) -> Result<(ReducerId, Reducer)> {
         )));
     }
     let fitted_on = crate::stages::reduce::features_of(&bytes);
-    let features = crate::stages::reduce::features_name(&train.manifest().key);
+    let features = crate::stages::reduce::features_name(&train);
     if fitted_on.as_ref().is_some_and(|name| *name != features) {
         return Err(integrity(format!(
             "reducer {} was fitted on features {}, the cache holds {features}",
@@ -112,8 +110,8 @@ fn bench(args: &ProbeArgs, train: &Cache, val: &Cache) -> Result<Bench> {
         dataset: manifest.key.dataset.clone(),
         split: manifest.key.split.clone(),
         backbone: backbone.clone(),
-        train_id: train.manifest().cache_id.clone(),
-        val_id: manifest.cache_id.clone(),
+        train_id: train.feature_id(),
+        val_id: val.feature_id(),
         classes: dataset::ClassTable { names: classes.names, palette: classes.palette },
         full_dim: train.layout().dim,
         protocol: if manifest.key.flip_average { Protocol::StegoEval } else { Protocol::StegoTrain },

@@ -1,8 +1,7 @@
 //! `featlab reduce`: a reducer fitted on a cache, into one safetensors file.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use dimred::Reducer;
-use featcache::{Cache, Store};
 use serde_json::json;
 
 use crate::Context;
@@ -16,7 +15,7 @@ pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
     if args.out.exists() && !args.overwrite {
         return Err(usage(format!("{} exists; name another file or add --overwrite", args.out.display())));
     }
-    let cache = Cache::open(Store::open(&args.cache)?).with_context(|| format!("cache {}", args.cache))?;
+    let cache = context.cache(&args.cache)?.with_column(&args.column)?;
     let dim = cache.layout().dim;
     let max_dim = args.dims.unwrap_or(dim);
     if max_dim == 0 || max_dim > dim {

@@ -5,7 +5,7 @@
 
 use anyhow::{Context as _, Result};
 use dimred::{Affine, Projection};
-use featcache::{Cache, Record, StreamOptions};
+use featcache::{Cache, ReadOptions, Record, StreamOptions};
 use ndarray::{Array2, Array3, ArrayView2, Axis};
 use probe::{Batch, TrainSet};
 use rayon::prelude::*;
@@ -28,7 +28,12 @@ impl Features {
     pub(crate) fn load(cache: Cache, what: &str, context: &Context) -> Result<Self> {
         let progress = context.reporter.start(&format!("read {what}"), cache.rows() as u64, "images");
         let mut labelled = Vec::new();
-        for record in cache.stream(&StreamOptions::default())? {
+        if !cache.layout().has_label {
+            return Err(usage(format!("{what}: this cache has no labels; probes need them")));
+        }
+        let columns = Some(vec![cache.column().to_owned(), "label".to_owned()]);
+        let read = ReadOptions { columns, ..ReadOptions::default() };
+        for record in cache.stream(&StreamOptions { read, ..StreamOptions::default() })? {
             context.interrupt.check()?;
             let record = record.with_context(|| format!("reading {what}"))?;
             progress.tick(1);

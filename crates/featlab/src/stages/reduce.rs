@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use dimred::{Identity, Moments, PcaParams, RandomProjectionKind, RandomProjectionParams, Reducer, Scaler};
-use featcache::{Cache, FeatureKey, StreamOptions};
+use featcache::{Cache, ReadOptions, StreamOptions};
 
 use crate::Context;
 use crate::exit::usage;
@@ -79,14 +79,15 @@ impl Job {
         let manifest = cache.manifest();
         let mut provenance = manifest.provenance.clone();
         provenance.insert("cache_id".into(), manifest.cache_id.clone());
-        provenance.insert("features".into(), features_name(&manifest.key));
+        provenance.insert("features".into(), features_name(cache));
         provenance
     }
 }
 
 /// What a reducer is bound to: checkpoint, block and facet (data set, split and number type may differ).
-pub(crate) fn features_name(key: &FeatureKey) -> String {
-    format!("{} {} block {} {}", key.architecture, &key.checkpoint_sha256, key.layer, key.facet)
+pub(crate) fn features_name(cache: &Cache) -> String {
+    let (key, reading) = (&cache.manifest().key, cache.reading());
+    format!("{} {} block {} {}", key.architecture, &key.checkpoint_sha256, reading.layer, reading.facet)
 }
 
 /// The same, as written in a reducer file.
@@ -99,7 +100,8 @@ pub(crate) fn features_of(file: &[u8]) -> Option<String> {
 fn stream_moments(cache: &Cache, context: &Context) -> Result<Moments> {
     let mut moments = Moments::new(cache.layout().dim);
     let progress = context.reporter.start("moments", cache.rows() as u64, "images");
-    for record in cache.stream(&StreamOptions::default())? {
+    let read = ReadOptions { columns: Some(vec![cache.column().to_owned()]), ..ReadOptions::default() };
+    for record in cache.stream(&StreamOptions { read, ..StreamOptions::default() })? {
         context.interrupt.check()?;
         let record = record?;
         moments.add(record.tokens_f32().view()).with_context(|| format!("image {}", record.image_id()))?;

@@ -4,44 +4,36 @@
 //! and written at the same time, forwarded one image (or crop) at a time, so that the numbers depend neither on the batch nor on the
 //! thread count. Inputs that cannot be read become tombstones with the reason; everything else that fails ends the run.
 
+mod forward;
 mod pipeline;
+
+pub(crate) use forward::Forward;
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use backbone::{Layer, Loaded};
-use candle_core::{Device, Tensor};
-use dataset::{Crop, Dataset, Transform, View};
+use dataset::{Dataset, View};
 use featcache::{
-    Cache, Classes, Dtype, FORMAT_VERSION, FeatureKey, Form, GoldenActivation, Layout, Opened, Reading, Row,
-    Store, Tombstone, Writer, WriterOptions,
+    Cache, Classes, Dtype, FORMAT_VERSION, FeatureKey, Form, Layout, Opened, Reading, Row, Store, Tombstone,
+    Writer, WriterOptions,
 };
-use ndarray::{Array1, Array2, Array3, ArrayView3, s};
 
 use crate::Context;
-use crate::exit::{integrity, usage};
+use crate::exit::usage;
 
 /// What became of an input: something, or the reason why nothing.
 type Sampled<T> = std::result::Result<T, Tombstone>;
-
-/// Class token `[d]` and patch tokens `[t, d]` of one layer of one image.
-type Tokens = (Array2<f32>, Array1<f32>);
 
 /// What to compute: everything that ends up in the cache's key, and where it goes.
 pub(crate) struct Job<'a> {
     pub(crate) dataset: &'a dyn Dataset,
     pub(crate) split: String,
-    pub(crate) transform: Transform,
-    pub(crate) backbone: &'a Loaded,
-    pub(crate) device: Device,
-    /// What is read: the column `tokens` first, then a column each.
-    pub(crate) layers: Vec<Layer>,
+    pub(crate) forward: Forward<'a>,
     /// Whether the pictures are stored as well.
     pub(crate) images: bool,
     /// How the cache is asked for, in the words of the command line: what another command needs to do the same.
     pub(crate) recipe: BTreeMap<String, String>,
     pub(crate) dtype: Dtype,
-    pub(crate) flip_average: bool,
     pub(crate) shard_rows: Option<usize>,
     pub(crate) form: Option<Form>,
     pub(crate) task: Task,
@@ -85,35 +77,35 @@ impl Job<'_> {
     /// # Errors
     /// If the network has not got one of the layers.
     pub(crate) fn key(&self) -> Result<FeatureKey> {
-        let spec = self.backbone.backbone.spec();
-        let main = self.layers.first().copied().unwrap_or_default();
+        let spec = self.forward.backbone.backbone.spec();
+        let main = self.forward.layers.first().copied().unwrap_or_default();
         Ok(FeatureKey {
             format_version: FORMAT_VERSION,
             dataset: self.dataset.name().to_owned(),
             dataset_fingerprint: self.dataset.fingerprint()?,
             split: self.split.clone(),
-            crop: self.transform.crop.to_string(),
-            crop_ratio: self.transform.crop_ratio,
-            res: self.transform.res as u32,
-            resize: self.transform.resize.to_string(),
-            antialias: self.transform.resize != dataset::Resize::Nearest,
-            mean: self.transform.mean,
-            std: self.transform.std,
-            checkpoint_sha256: self.backbone.fingerprint.clone(),
+            crop: self.forward.transform.crop.to_string(),
+            crop_ratio: self.forward.transform.crop_ratio,
+            res: self.forward.transform.res as u32,
+            resize: self.forward.transform.resize.to_string(),
+            antialias: self.forward.transform.resize != dataset::Resize::Nearest,
+            mean: self.forward.transform.mean,
+            std: self.forward.transform.std,
+            checkpoint_sha256: self.forward.backbone.fingerprint.clone(),
             architecture: spec.architecture.clone(),
             layer: main.block,
             facet: main.facet.to_string(),
             dtype: self.dtype,
-            flip_average: self.flip_average,
+            flip_average: self.forward.flip_average,
             more: self.more()?,
         })
     }
 
     /// The further columns.
     fn more(&self) -> Result<Vec<Reading>> {
-        let spec = self.backbone.backbone.spec();
+        let spec = self.forward.backbone.backbone.spec();
         let mut seen: Vec<(usize, String)> = Vec::new();
-        for layer in &self.layers {
+        for layer in &self.forward.layers {
             let place = (spec.block_index(layer.block)?, layer.facet.to_string());
             if seen.contains(&place) {
                 return Err(usage(format!(
@@ -127,12 +119,12 @@ impl Job<'_> {
     }
 
     fn layout(&self) -> Result<Layout> {
-        let spec = self.backbone.backbone.spec();
-        let side = self.transform.res / spec.patch_size;
+        let spec = self.forward.backbone.backbone.spec();
+        let side = self.forward.transform.res / spec.patch_size;
         Ok(Layout {
             grid: (side, side),
-            dim: spec.feature_dim(self.layers.first().copied().unwrap_or_default()),
-            label_size: (self.transform.res, self.transform.res),
+            dim: spec.feature_dim(self.forward.layers.first().copied().unwrap_or_default()),
+            label_size: (self.forward.transform.res, self.forward.transform.res),
             has_cls: true,
             has_label: self.dataset.classes().is_some(),
             has_image: self.images,
@@ -141,7 +133,7 @@ impl Job<'_> {
     }
 
     fn check(&self) -> Result<()> {
-        let (res, patch) = (self.transform.res, self.backbone.backbone.spec().patch_size);
+        let (res, patch) = (self.forward.transform.res, self.forward.backbone.backbone.spec().patch_size);
         if res == 0 || res % patch != 0 {
             let below = (res / patch * patch).max(patch);
             return Err(usage(format!(
@@ -167,7 +159,7 @@ impl Job<'_> {
     pub(crate) fn run(&self, store: Store, context: &Context) -> Result<Outcome> {
         self.check()?;
         let place = store.display().to_owned();
-        let golden = self.golden()?;
+        let golden = self.forward.golden()?;
         let options = WriterOptions {
             shard_rows: self.shard_rows,
             overwrite: self.overwrite,
@@ -207,34 +199,18 @@ impl Job<'_> {
 
     fn provenance(&self) -> BTreeMap<String, String> {
         let entries = [
-            ("backbone", self.backbone.name.clone()),
+            ("backbone", self.forward.backbone.name.clone()),
             ("dataset", self.dataset.name().to_owned()),
             ("split", self.split.clone()),
-            ("notes", self.backbone.note.join("; ")),
+            ("notes", self.forward.backbone.note.join("; ")),
         ];
         let entries = entries.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v));
         entries.chain(self.recipe.clone()).collect()
     }
 
-    /// Tokens of one embedded test picture of 3 × 3 patches: what a backbone must reproduce to add to this cache.
-    fn golden(&self) -> Result<GoldenActivation> {
-        let side = 3 * self.backbone.backbone.spec().patch_size;
-        let picture = dataset::open("scenes:train=1,val=0,size=96,seed=0", dataset::Split::Train)?.load(0)?;
-        let transform = Transform { res: side, crop: Crop::None, ..self.transform.clone() };
-        let view = transform.apply(0, &picture)?.swap_remove(0);
-        let (tokens, _) = self.forward(view.image.view())?.swap_remove(0);
-        if tokens.iter().any(|x| !x.is_finite()) {
-            return Err(integrity(format!(
-                "backbone {} computes NaN or infinity on an ordinary picture",
-                self.backbone.name
-            )));
-        }
-        Ok(GoldenActivation::from_tokens(tokens.view()))
-    }
-
     /// Decodes and transforms one sample; an unreadable one becomes a tombstone.
     fn views(&self, i: usize) -> Result<Sampled<Vec<View>>> {
-        match self.dataset.load(i).and_then(|sample| self.transform.apply(i as u64, &sample)) {
+        match self.dataset.load(i).and_then(|sample| self.forward.transform.apply(i as u64, &sample)) {
             Ok(views) => Ok(Ok(views)),
             Err(error) if error.is_sample() => {
                 Ok(Err(Tombstone { image_id: self.dataset.id(i).to_owned(), reason: error.to_string() }))
@@ -246,7 +222,7 @@ impl Job<'_> {
     /// The rows of one sample.
     fn rows(&self, i: usize, views: Vec<View>) -> Result<Vec<Row>> {
         let row = |view: View| {
-            let mut layers = self.forward(view.image.view())?.into_iter();
+            let mut layers = self.forward.all(view.image.view())?.into_iter();
             let (tokens, cls) = layers.next().context("no layer was asked for")?;
             Ok(Row {
                 image_id: self.dataset.id(i).to_owned(),
@@ -254,51 +230,11 @@ impl Job<'_> {
                 tokens,
                 cls: Some(cls),
                 label: view.label,
-                image: self.images.then(|| self.pixels(view.image.view())),
+                image: self.images.then(|| self.forward.pixels(view.image.view())),
                 more: layers.map(|(tokens, _)| tokens).collect(),
             })
         };
         views.into_iter().map(row).collect()
-    }
-
-    /// The picture `[h, w, 3]` that was normalised to `[3, h, w]`: its values were whole numbers of 255, and are found again exactly.
-    fn pixels(&self, image: ArrayView3<'_, f32>) -> Array3<u8> {
-        let Transform { mean, std, .. } = self.transform;
-        let (_, h, w) = image.dim();
-        Array3::from_shape_fn((h, w, 3), |(y, x, c)| {
-            ((image[[c, y, x]] * std[c] + mean[c]) * 255.0).round() as u8
-        })
-    }
-
-    /// All layers of one image `[3, h, w]`, averaged with its mirror image's if asked.
-    fn forward(&self, image: ArrayView3<'_, f32>) -> Result<Vec<Tokens>> {
-        let seen = self.forward_once(image)?;
-        if !self.flip_average {
-            return Ok(seen);
-        }
-        let mirrored = self.forward_once(image.slice(s![.., .., ..;-1]))?;
-        let side = image.dim().2 / self.backbone.backbone.spec().patch_size;
-        let average = |((tokens, cls), (mirrored, mirrored_cls)): (Tokens, Tokens)| {
-            let unflipped = Array2::from_shape_fn(tokens.dim(), |(t, d)| {
-                mirrored[[t / side * side + (side - 1 - t % side), d]]
-            });
-            ((tokens + unflipped) / 2.0, (cls + mirrored_cls) / 2.0)
-        };
-        Ok(seen.into_iter().zip(mirrored).map(average).collect())
-    }
-
-    fn forward_once(&self, image: ArrayView3<'_, f32>) -> Result<Vec<Tokens>> {
-        let (c, h, w) = image.dim();
-        let pixels: Vec<f32> = image.iter().copied().collect();
-        let images = Tensor::from_vec(pixels, (1, c, h, w), &self.device)?; // [1, 3, h, w]
-        let layers = self.backbone.backbone.forward_layers(&images, &self.layers)?;
-        let to_host = |features: backbone::Features| {
-            let (_, t, d) = features.patches.dims3()?;
-            let tokens = features.patches.flatten_all()?.to_vec1()?;
-            let cls = features.cls.flatten_all()?.to_vec1()?;
-            Ok((Array2::from_shape_vec((t, d), tokens)?, Array1::from_vec(cls)))
-        };
-        layers.into_iter().map(to_host).collect()
     }
 }
 

@@ -55,8 +55,8 @@ pub(super) fn run(job: &Job<'_>, writer: &Writer, mine: &[PlannedShard], context
     if images == 0 {
         return Ok(());
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = if job.device.is_cpu() { cores.min(images) } else { 1 };
+    let cores = rayon::current_num_threads();
+    let workers = if job.forward.device.is_cpu() { cores.min(images) } else { 1 };
     let line = Line {
         job,
         writer,
@@ -81,15 +81,16 @@ pub(super) fn run(job: &Job<'_>, writer: &Writer, mine: &[PlannedShard], context
     std::thread::scope(|scope| {
         for _ in 0..cores.clamp(2, 16).min(images) {
             let decoded = decoded.clone();
-            scope.spawn(|| line.guard(|| line.decode(decoded)));
+            let line = &line;
+            scope.spawn(move || line.decode(&decoded));
         }
         for _ in 0..workers {
             let whole = whole.clone();
             let (line, to_forward) = (&line, &to_forward);
-            scope.spawn(move || line.guard(|| line.forward(to_forward, whole, cores / workers)));
+            scope.spawn(move || line.forward(to_forward, &whole, cores / workers));
         }
         for _ in 0..WRITERS {
-            scope.spawn(|| line.guard(|| line.write(&to_write)));
+            scope.spawn(|| line.write(&to_write));
         }
         // Each stage ends when the one before it has let go of its queue.
         drop((decoded, whole));
@@ -128,68 +129,78 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// Runs a stage; the first that fails stops the line.
-    fn guard(&self, stage: impl FnOnce() -> Result<()>) {
-        if let Err(error) = stage() {
-            self.stopped.store(true, Ordering::SeqCst);
-            lock(&self.failure).get_or_insert(error);
-        }
+    /// Stops the line: no new image is begun. Every stage goes on taking what the one before it hands over, so that none
+    /// waits for ever.
+    fn stop(&self, error: anyhow::Error) {
+        self.stopped.store(true, Ordering::SeqCst);
+        lock(&self.failure).get_or_insert(error);
     }
 
     fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
     }
 
-    fn decode(&self, decoded: SyncSender<Decoded>) -> Result<()> {
+    fn decode(&self, decoded: &SyncSender<Decoded>) {
         while !self.is_stopped() {
-            self.context.interrupt.check()?;
             let Some(&(shard, sample)) = self.order.get(self.next.fetch_add(1, Ordering::SeqCst)) else {
                 break;
             };
             let start = Instant::now();
-            let views = self.job.views(sample)?;
+            let views = self.context.interrupt.check().and_then(|()| self.job.views(sample));
             Clock::add(&self.clock.decoding, start);
-            if decoded.send(Decoded { shard, sample, views }).is_err() {
-                break; // nobody takes it any more: the line has stopped
+            match views {
+                Ok(views) => {
+                    decoded.send(Decoded { shard, sample, views }).expect("the receiver outlives the line")
+                }
+                Err(error) => self.stop(error),
             }
         }
-        Ok(())
     }
 
     /// Forwards images on `threads` threads of its own.
-    fn forward(
-        &self,
-        images: &Mutex<Receiver<Decoded>>,
-        whole: SyncSender<Whole>,
-        threads: usize,
-    ) -> Result<()> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build()?;
+    fn forward(&self, images: &Mutex<Receiver<Decoded>>, whole: &SyncSender<Whole>, threads: usize) {
+        let pool = match rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build() {
+            Ok(pool) => Some(pool),
+            Err(error) => {
+                self.stop(error.into());
+                None
+            }
+        };
         loop {
             let start = Instant::now();
-            let Ok(Decoded { shard, sample, views }) = lock(images).recv() else { return Ok(()) };
+            let Ok(Decoded { shard, sample, views }) = lock(images).recv() else { break };
             Clock::add(&self.clock.starved, start);
-            if self.is_stopped() {
-                continue; // lets the decoders go
-            }
-            self.context.interrupt.check()?;
+            let Some(pool) = pool.as_ref().filter(|_| !self.is_stopped()) else { continue };
             let start = Instant::now();
             let outcome = match views {
-                Ok(views) => Ok(pool.install(|| self.records(sample, views))?),
-                Err(tombstone) => Err(tombstone),
+                Ok(views) => pool.install(|| self.records(sample, views)).map(Ok),
+                Err(tombstone) => Ok(Err(tombstone)),
             };
             Clock::add(&self.clock.forwarding, start);
-            self.progress.tick_with(1, || self.clock.note(self.started.elapsed()));
-            let start = Instant::now();
-            if let Some(complete) = self.gather(shard, sample, outcome)
-                && whole.send(complete).is_err()
-            {
-                return Ok(()); // the writers have stopped, and said why
+            match outcome {
+                Ok(outcome) => self.hand_over(shard, sample, outcome, whole),
+                Err(error) => self.stop(error),
             }
-            Clock::add(&self.clock.blocked, start);
         }
     }
 
+    fn hand_over(
+        &self,
+        shard: usize,
+        sample: usize,
+        outcome: Sampled<Vec<Record>>,
+        whole: &SyncSender<Whole>,
+    ) {
+        self.progress.tick_with(1, || self.clock.note(self.started.elapsed()));
+        let start = Instant::now();
+        if let Some(complete) = self.gather(shard, sample, outcome) {
+            whole.send(complete).expect("the receiver outlives the line");
+        }
+        Clock::add(&self.clock.blocked, start);
+    }
+
     fn records(&self, sample: usize, views: Vec<View>) -> Result<Vec<Record>> {
+        self.context.interrupt.check()?;
         let rows = self.job.rows(sample, views)?;
         Ok(rows.iter().map(|row| self.writer.record(row)).collect::<featcache::Result<_>>()?)
     }
@@ -211,23 +222,32 @@ impl Line<'_> {
         Some(Whole { shard, outcomes: outcomes.into_iter().flatten().collect() })
     }
 
-    fn write(&self, shards: &Mutex<Receiver<Whole>>) -> Result<()> {
+    /// Writes shards, also when the line has been stopped: they are complete.
+    fn write(&self, shards: &Mutex<Receiver<Whole>>) {
+        let mut works = true;
         loop {
-            let Ok(Whole { shard, outcomes }) = lock(shards).recv() else { return Ok(()) };
+            let Ok(Whole { shard, outcomes }) = lock(shards).recv() else { break };
             let start = Instant::now();
-            let (mut records, mut skipped) = (Vec::new(), Vec::new());
-            for outcome in outcomes {
-                match outcome {
-                    Ok(more) => records.extend(more),
-                    Err(tombstone) => skipped.push(tombstone),
-                }
+            if works && let Err(error) = self.write_one(&self.mine[shard], outcomes) {
+                self.stop(error);
+                works = false;
             }
-            let planned = &self.mine[shard];
-            let info = (self.writer.write_records(planned, records, skipped))
-                .with_context(|| format!("writing shard {}", planned.index))?;
-            self.clock.written_bytes.fetch_add(info.bytes, Ordering::Relaxed);
             Clock::add(&self.clock.writing, start);
         }
+    }
+
+    fn write_one(&self, planned: &PlannedShard, outcomes: Vec<Sampled<Vec<Record>>>) -> Result<()> {
+        let (mut records, mut skipped) = (Vec::new(), Vec::new());
+        for outcome in outcomes {
+            match outcome {
+                Ok(more) => records.extend(more),
+                Err(tombstone) => skipped.push(tombstone),
+            }
+        }
+        let info = (self.writer.write_records(planned, records, skipped))
+            .with_context(|| format!("writing shard {}", planned.index))?;
+        self.clock.written_bytes.fetch_add(info.bytes, Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -1,0 +1,58 @@
+//! `featlab demo`, `sweep` and `report`: whole studies.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// `featlab demo`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  featlab demo --out featlab-demo")]
+pub struct DemoArgs {
+    /// Folder for caches, results and the report
+    #[arg(long, default_value = "featlab-demo")]
+    pub out: PathBuf,
+}
+
+/// `featlab sweep`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  featlab sweep experiments/camvid/sweep.toml --set dataset.root=CamVid --out runs/camvid
+  featlab sweep sweep.toml --set probe.steps=200 --set 'reduce.dims=[3,6,12]' --dry-run
+
+The same command again computes only what is missing.")]
+pub struct SweepArgs {
+    /// Sweep file
+    pub file: PathBuf,
+    /// Override one setting, e.g. --set probe.steps=200 (a TOML value, or a plain string)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print what would be computed and what is already there, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Folder for caches, results and the report [default: runs/NAME]
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+}
+
+/// Form of a printed report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Write report.html, the tables and figures; print the path
+    Html,
+    /// Print Markdown
+    Md,
+    /// Print the results table as CSV
+    Csv,
+}
+
+/// `featlab report`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  featlab report runs/camvid --format md")]
+pub struct ReportArgs {
+    /// Folder of a finished sweep
+    pub dir: PathBuf,
+    /// html writes files; md and csv print on stdout
+    #[arg(long, value_enum, default_value = "html")]
+    pub format: Format,
+}

@@ -1,0 +1,72 @@
+//! `featlab cache verify`: whether every byte is what was written, and whether a backbone computes the same.
+
+use anyhow::{Context as _, Result};
+use featcache::{Cache, DamageKind};
+use serde_json::json;
+
+use super::repair::forward_of;
+use crate::Context;
+use crate::cli::VerifyArgs;
+use crate::commands::asked::load;
+use crate::exit::{Status, integrity};
+
+pub(super) fn run(args: VerifyArgs, context: &Context) -> Result<Status> {
+    let cache = context.cache(&args.url)?;
+    let sound = bytes(&args.url, &cache, context)?;
+    if let Some(backbone) = &args.backbone {
+        let (loaded, device) = load(backbone, args.num_heads, &args.device)?;
+        golden(&cache, &forward_of(&cache.manifest().key, &loaded, device)?, context)
+            .with_context(|| format!("cache {}", args.url))?;
+    }
+    Ok(sound)
+}
+
+/// Compares what the backbone makes of the known picture with what is recorded.
+fn golden(cache: &Cache, forward: &crate::stages::extract::Forward<'_>, context: &Context) -> Result<()> {
+    let manifest = cache.manifest();
+    let (key, loaded) = (&manifest.key, forward.backbone);
+    if loaded.fingerprint != key.checkpoint_sha256 {
+        return Err(integrity(format!(
+            "its features are those of checkpoint {} ({}), backbone {} is checkpoint {}",
+            key.checkpoint_sha256, key.architecture, loaded.name, loaded.fingerprint
+        )));
+    }
+    let again = forward.golden()?;
+    let deviation = manifest.golden.deviation(&again);
+    if !manifest.golden.agrees(&again, featcache::GoldenActivation::TOLERANCE) {
+        return Err(integrity(format!(
+            "backbone {} computes something else than when the cache was made: the golden activation deviates by {deviation:.1e} of its largest value",
+            loaded.name
+        )));
+    }
+    context.reporter.say(format!("golden activation: reproduced, largest deviation {deviation:.1e}"));
+    Ok(())
+}
+
+fn bytes(url: &str, cache: &Cache, context: &Context) -> Result<Status> {
+    let shards = cache.manifest().shards.len();
+    let progress = context.reporter.start("verify", shards as u64, "shards");
+    let mut stopped = Ok(());
+    let damage = cache.verify(&mut |_| {
+        progress.tick(1);
+        stopped = context.interrupt.check();
+    })?;
+    drop(progress);
+    stopped?;
+    let (orphans, damage): (Vec<_>, Vec<_>) =
+        damage.into_iter().partition(|one| one.kind == DamageKind::Orphan);
+    for one in &orphans {
+        context.reporter.say(format!("note: {one}"));
+    }
+    for one in &damage {
+        context.reporter.warn(one.to_string());
+    }
+    let value = json!({ "cache": url, "cache_id": cache.manifest().cache_id, "shards": shards, "damage": damage.iter().map(ToString::to_string).collect::<Vec<_>>() });
+    context.output.result(&value, |_| match damage.len() {
+        0 => format!("{url}: sound, {} rows in {shards} shards", cache.rows()),
+        n => format!(
+            "{url}: {n} problems in {shards} shards; `featlab cache repair {url}` computes them again"
+        ),
+    })?;
+    Ok(if damage.is_empty() { Status::Done } else { Status::Damaged })
+}
