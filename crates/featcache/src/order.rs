@@ -1,8 +1,8 @@
 //! The order of a shuffled stream: a permutation of all rows that reads like a scan.
 //!
-//! Rows are cut into blocks of about 4 MiB, the blocks are permuted, and the rows of every 32 blocks are permuted among each
-//! other. Every row comes exactly once. The order depends on seed, epoch, the number of rows and their width in the layout; not on
-//! shards, files, threads or where the cache lies. Two rows of one block stay within a window of 32 blocks: about 128 MiB.
+//! Rows are cut into blocks of about 4 MiB, the blocks are permuted, and the rows of every window of blocks (128 MiB) are permuted
+//! among each other. Every row comes exactly once. The order depends on seed, epoch, the number of rows and their width in the layout;
+//! not on shards, files, threads or where the cache lies. Two rows of one block stay within one window.
 
 use std::ops::Range;
 
@@ -10,12 +10,13 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 const BLOCK_BYTES: usize = 4 << 20;
-const WINDOW_BLOCKS: usize = 32;
+const WINDOW_BYTES: usize = 128 << 20;
 
 /// A permutation of the rows `0 .. rows`.
 pub(crate) struct Permutation {
     rows: usize,
     block_rows: usize,
+    window_blocks: usize,
     /// Permuted.
     blocks: Vec<usize>,
     rng: ChaCha8Rng,
@@ -24,11 +25,12 @@ pub(crate) struct Permutation {
 impl Permutation {
     pub(crate) fn new(rows: usize, row_bytes: usize, seed: u64, epoch: u64) -> Self {
         let block_rows = (BLOCK_BYTES / row_bytes.max(1)).max(1);
+        let window_blocks = (WINDOW_BYTES / (block_rows * row_bytes.max(1))).max(1);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(epoch);
         let mut blocks: Vec<usize> = (0..rows.div_ceil(block_rows)).collect();
         shuffle(&mut blocks, &mut rng);
-        Self { rows, block_rows, blocks, rng }
+        Self { rows, block_rows, window_blocks, blocks, rng }
     }
 
     /// The blocks in the order in which they are read, as ranges of rows.
@@ -38,8 +40,8 @@ impl Permutation {
     }
 
     /// Blocks in a window.
-    pub(crate) fn window_blocks() -> usize {
-        WINDOW_BLOCKS
+    pub(crate) fn window_blocks(&self) -> usize {
+        self.window_blocks
     }
 
     /// Permutes the rows of the next window.
@@ -56,7 +58,7 @@ pub fn shuffled(rows: usize, row_bytes: usize, seed: u64, epoch: u64) -> Vec<usi
     let mut permutation = Permutation::new(rows, row_bytes, seed, epoch);
     let blocks = permutation.blocks();
     let mut order = Vec::with_capacity(rows);
-    for window in blocks.chunks(WINDOW_BLOCKS) {
+    for window in blocks.chunks(permutation.window_blocks()) {
         let start = order.len();
         order.extend(window.iter().cloned().flatten());
         permutation.shuffle_window(&mut order[start..]);

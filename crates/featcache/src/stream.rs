@@ -120,7 +120,7 @@ impl Stream {
             return Ok(());
         };
         let mut window = Vec::new();
-        for piece in self.pieces.by_ref().take(Permutation::window_blocks()) {
+        for piece in self.pieces.by_ref().take(shuffle.window_blocks()) {
             window.extend(piece?);
         }
         shuffle.shuffle_window(&mut window);
