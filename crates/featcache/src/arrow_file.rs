@@ -48,7 +48,7 @@ pub(crate) fn encode(head: &ShardHead, columns: &Columns, records: &[Record]) ->
 /// Says in the footer where the cells are: reads the file as any reader would, and looks where they were found.
 fn fill_in(file: Vec<u8>, columns: &Columns) -> std::result::Result<Vec<u8>, String> {
     let file = Bytes::from(file);
-    let (_, records) = decode(&file, &Arc::new(columns.clone())).map_err(|flaw| flaw.detail)?;
+    let records = decode_batches(&file, &Arc::new(columns.clone())).map_err(|flaw| flaw.detail)?;
     let text = Directory::of_slices(&file, &records).ok_or("cells are not parts of the file")?;
     drop(records);
     let mut file = Vec::from(file);
@@ -56,16 +56,10 @@ fn fill_in(file: Vec<u8>, columns: &Columns) -> std::result::Result<Vec<u8>, Str
     Ok(file)
 }
 
-/// Decodes a whole file and checks its columns; where the file is mapped, nothing is copied.
-pub(crate) fn decode(
-    file: &Bytes,
-    columns: &Arc<Columns>,
-) -> std::result::Result<(ShardHead, Vec<Record>), Flaw> {
+/// Decodes a whole file as any reader of Arrow would; where the file is mapped, nothing is copied.
+fn decode_batches(file: &Bytes, columns: &Arc<Columns>) -> std::result::Result<Vec<Record>, Flaw> {
     let tail = &file[file.len() - footer_bytes(file)..];
     let (footer, schema) = parse_footer(tail, columns)?;
-    let pairs = pairs(&footer)?;
-    let head = ShardHead::from_pairs(|name| pairs.get(name).map(String::as_str))?;
-
     let decoder = FileDecoder::new(Arc::new(schema), footer.version());
     let mut records = Vec::new();
     for block in footer.recordBatches().iter().flatten() {
@@ -75,7 +69,7 @@ pub(crate) fn decode(
             records.extend(batch::records(&batch, columns, Form::Arrow)?);
         }
     }
-    Ok((head, records))
+    Ok(records)
 }
 
 /// What a footer says; `file_bytes` is the size of the whole file.

@@ -26,9 +26,9 @@ pub struct Cache {
 }
 
 /// How much of a shard is checked when it is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Check {
-    /// Size, columns, place in the plan.
+    /// Size, columns, place in the plan: the footer, but not the values.
     Shape,
     /// And that every byte is what was written.
     Bytes,
@@ -39,7 +39,8 @@ pub(crate) enum Check {
 /// How to read.
 #[derive(Debug, Clone)]
 pub struct ReadOptions {
-    /// Whether to compare checksums (default). Without, damage may go unnoticed.
+    /// Whether to compare checksums (default). Without, damage of values may go unnoticed, in forms that have a directory in their footer; the
+    /// footer, and all of other forms, is checked anyway.
     pub verify: bool,
     /// Names of the columns to read, e.g. `tokens`, `label`; by default all.
     pub columns: Option<Vec<String>>,
@@ -205,6 +206,15 @@ impl Cache {
         if bytes.len() as u64 != info.bytes {
             let detail = format!("it has {} bytes, expected {}", bytes.len(), info.bytes);
             return Err(Flaw::new(DamageKind::Truncated, detail));
+        }
+        // What is parsed is always checked: all of the file, or the footer that says where everything is.
+        let check = if info.footer.is_none() { check.max(Check::Bytes) } else { check };
+        if let (Check::Shape, Some(footer)) = (check, &info.footer) {
+            let start = bytes.len().saturating_sub(footer.bytes as usize);
+            if checksum::of_file(&bytes[start..]) != footer.xxh3 {
+                let detail = "its footer does not match its checksum";
+                return Err(Flaw::new(DamageKind::Checksum, detail));
+            }
         }
         let fast = check != Check::Shape && !info.xxh3.is_empty();
         let slow = check == Check::Full || check == Check::Bytes && !fast;

@@ -14,7 +14,7 @@ mod repeat;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3CopyIfNotExists};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
@@ -51,7 +51,10 @@ impl Vendor {
         let http = Repeating::default();
         Ok(match self {
             Self::S3 => {
-                let builder = AmazonS3Builder::from_env().with_url(url);
+                let mut builder = AmazonS3Builder::from_env().with_url(url);
+                if builder.get_config_value(&AmazonS3ConfigKey::CopyIfNotExists).is_none() {
+                    builder = builder.with_copy_if_not_exists(S3CopyIfNotExists::Multipart);
+                }
                 Arc::new(builder.with_http_connector(http).with_retry(retry()).build()?)
             }
             Self::Gcs => {

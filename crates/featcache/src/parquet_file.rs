@@ -15,7 +15,6 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
-use rayon::prelude::*;
 
 use crate::batch;
 use crate::damage::Flaw;
@@ -111,41 +110,6 @@ pub(crate) fn read_footer(
     Ok((head, directory))
 }
 
-/// Decodes a whole file and checks its columns.
-pub(crate) fn decode(
-    file: &Bytes,
-    columns: &Arc<Columns>,
-    form: Form,
-) -> std::result::Result<(ShardHead, Vec<Record>), Flaw> {
-    let footer = &file[file.len() - footer_bytes(file)..];
-    let (head, directory) = read_footer(footer, columns, form, file.len() as u64)?;
-    let records = match directory {
-        Some(directory) => from_directory(file, columns, form, &directory)?,
-        None => from_pages(file, columns, form)?,
-    };
-    Ok((head, records))
-}
-
-/// Takes the cells from where the directory says that they are.
-fn from_directory(
-    file: &Bytes,
-    columns: &Arc<Columns>,
-    form: Form,
-    directory: &Directory,
-) -> std::result::Result<Vec<Record>, Flaw> {
-    let take = |row: &RowEntry| {
-        let stored = row.cells.iter().map(|extent| {
-            let range = &extent.as_ref()?.range;
-            Some(file.slice(range.start as usize..range.end as usize))
-        });
-        record(row, stored.collect(), columns, form)
-    };
-    match form {
-        Form::Packed => directory.rows.par_iter().map(take).collect(),
-        _ => directory.rows.iter().map(take).collect(),
-    }
-}
-
 /// A record from the stored bytes of its cells.
 pub(crate) fn record(
     row: &RowEntry,
@@ -188,7 +152,11 @@ fn unpack(stored: Bytes, column: &Column, form: Form) -> std::result::Result<Byt
 }
 
 /// Decodes the pages as any reader would.
-fn from_pages(file: &Bytes, columns: &Arc<Columns>, form: Form) -> std::result::Result<Vec<Record>, Flaw> {
+pub(crate) fn from_pages(
+    file: &Bytes,
+    columns: &Arc<Columns>,
+    form: Form,
+) -> std::result::Result<Vec<Record>, Flaw> {
     let unreadable = |error: &dyn std::error::Error| Flaw::new(DamageKind::Schema, error);
     let builder =
         ParquetRecordBatchReaderBuilder::try_new(file.clone()).map_err(|error| unreadable(&error))?;

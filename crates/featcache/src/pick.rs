@@ -13,9 +13,7 @@ use crate::cache::Check;
 use crate::damage::Flaw;
 use crate::found::Footer;
 use crate::schema::ShardHead;
-use crate::{
-    Cache, DamageKind, Error, Form, ReadOptions, Record, Result, arrow_file, checksum, parquet_file,
-};
+use crate::{Cache, DamageKind, Error, ReadOptions, Record, Result, Shard, checksum, parquet_file};
 
 impl Cache {
     /// Reads the rows at these places, in this order; a place may occur more than once. Several shards are read at a time.
@@ -166,10 +164,7 @@ impl Cache {
             return Err(self.damaged(index, flaw));
         }
         let manifest = self.manifest();
-        let read = match manifest.form {
-            Form::Arrow => arrow_file::read_footer(&bytes, self.columns(), info.bytes),
-            form => parquet_file::read_footer(&bytes, self.columns(), form, info.bytes),
-        };
+        let read = Shard::read_footer(&bytes, self.columns(), manifest.form, info.bytes);
         let (head, directory) = read
             .and_then(|(head, directory)| {
                 head.expect(&manifest.cache_id, index, &info.samples).map(|()| (head, directory))

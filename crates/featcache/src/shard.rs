@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ndarray::{Array1, Array2, ArrayView2};
+use rayon::prelude::*;
 
 use crate::damage::Flaw;
+use crate::directory::{Directory, RowEntry};
 use crate::schema::{Columns, ShardHead};
 use crate::{Form, Record, Tombstone, arrow_file, parquet_file};
 
@@ -21,11 +23,30 @@ pub struct Shard {
 impl Shard {
     /// Decodes a file and checks its columns.
     pub(crate) fn decode(file: &Bytes, columns: &Arc<Columns>, form: Form) -> Result<Self, Flaw> {
-        let (head, records) = match form {
-            Form::Arrow => arrow_file::decode(file, columns)?,
-            Form::Binary | Form::Packed | Form::List => parquet_file::decode(file, columns, form)?,
+        let footer = match form {
+            Form::Arrow => arrow_file::footer_bytes(file),
+            Form::Binary | Form::Packed | Form::List => parquet_file::footer_bytes(file),
+        };
+        let (head, directory) =
+            Self::read_footer(&file[file.len() - footer..], columns, form, file.len() as u64)?;
+        let records = match directory {
+            Some(directory) => from_directory(file, columns, form, &directory)?,
+            None => parquet_file::from_pages(file, columns, form)?,
         };
         Ok(Self { head, records })
+    }
+
+    /// What a footer says; `file_bytes` is the size of the whole file.
+    pub(crate) fn read_footer(
+        footer: &[u8],
+        columns: &Columns,
+        form: Form,
+        file_bytes: u64,
+    ) -> Result<(ShardHead, Option<Directory>), Flaw> {
+        match form {
+            Form::Arrow => arrow_file::read_footer(footer, columns, file_bytes),
+            form => parquet_file::read_footer(footer, columns, form, file_bytes),
+        }
     }
 
     pub(crate) fn new(head: ShardHead, records: Vec<Record>) -> Self {
@@ -133,5 +154,25 @@ impl Shard {
         let layout = &self.records.first()?.columns.layout;
         let mut room = vec![0.0; layout.tokens() * layout.dim];
         self.records.iter().position(|record| !record.is_finite(&mut room))
+    }
+}
+
+/// Takes the cells from where the directory says that they are.
+fn from_directory(
+    file: &Bytes,
+    columns: &Arc<Columns>,
+    form: Form,
+    directory: &Directory,
+) -> Result<Vec<Record>, Flaw> {
+    let take = |row: &RowEntry| {
+        let stored = row.cells.iter().map(|extent| {
+            let range = &extent.as_ref()?.range;
+            Some(file.slice(range.start as usize..range.end as usize))
+        });
+        parquet_file::record(row, stored.collect(), columns, form)
+    };
+    match form {
+        Form::Packed => directory.rows.par_iter().map(take).collect(),
+        _ => directory.rows.iter().map(take).collect(),
     }
 }
