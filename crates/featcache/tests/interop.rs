@@ -5,7 +5,7 @@ mod fixture;
 
 use std::process::Command;
 
-use featcache::{Dtype, GoldenActivation, Opened, Store, Writer, WriterOptions};
+use featcache::{Dtype, Form, GoldenActivation, Opened, Store, Writer, WriterOptions};
 use fixture::*;
 
 /// The interpreter to ask: `$FEATLAB_PYTHON`, or `python3`.
@@ -46,4 +46,29 @@ fn pyarrow_pandas_polars_and_duckdb_agree() {
         assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
         assert!(said.contains(&format!("ok: 110 rows of {dtype} [6, 5]")), "{said}");
     }
+}
+
+/// Every form and number type with every kind of column, read in one go.
+#[test]
+fn every_form_is_read_by_all_of_them() {
+    let probe = Command::new(python()).args(["-c", "import numpy, pyarrow, pandas, polars, duckdb"]).output();
+    if !probe.is_ok_and(|probe| probe.status.success()) {
+        println!("skipped: {} with numpy, pyarrow, pandas, polars and duckdb is not present", python());
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut folders = Vec::new();
+    for dtype in [Dtype::F16, Dtype::F32, Dtype::Bf16, Dtype::Int8] {
+        for form in Form::ALL {
+            let place = folder.path().join(format!("{dtype}-{form}"));
+            rich(&Store::open(place.to_str().unwrap()).unwrap(), dtype, form, 9);
+            folders.push(place);
+        }
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/interop/read_forms.py");
+    let run = Command::new(python()).arg(script).args(&folders).output().unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
+    println!("{said}");
+    assert!(said.contains("ok: 16 caches"), "{said}");
 }

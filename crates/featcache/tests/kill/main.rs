@@ -29,6 +29,10 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 
 type Files = BTreeMap<String, Vec<u8>>;
+/// A store, and a prefix in it.
+type Place = (Arc<dyn ObjectStore>, Path);
+/// The environment in which a child finds its store, and the store as we see it.
+type ChildPlace = (Vec<(&'static str, String)>, Store);
 
 /// A cache that is written in this form, of objects that are uploaded in parts if there are to be any.
 #[derive(Debug, Clone, Copy)]
@@ -115,7 +119,7 @@ fn resume(store: &Store, way: Way, expected: &Files, case: &str) {
 }
 
 /// Every fault at every operation; the number of operations.
-fn faults_everywhere(name: &str, way: Way, fresh: &dyn Fn(&str) -> (Arc<dyn ObjectStore>, Path)) {
+fn faults_everywhere(name: &str, way: Way, fresh: &dyn Fn(&str) -> Place) {
     let expected = reference(way);
     let (mut cases, mut operations) = (0, 0);
     for fault in [Fault::Before, Fault::After, Fault::Truncate] {
@@ -155,7 +159,7 @@ fn faults_in_memory_in_every_form() {
 #[test]
 fn faults_in_a_local_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let fresh = |case: &str| -> (Arc<dyn ObjectStore>, Path) {
+    let fresh = |case: &str| -> Place {
         let place = folder.path().join(case);
         std::fs::create_dir(&place).unwrap();
         (Arc::new(LocalFileSystem::new_with_prefix(place).unwrap()), Path::default())
@@ -254,7 +258,7 @@ fn kill_when_there(mut child: Child) -> bool {
 }
 
 /// SIGKILL before and after every operation; `place` says where case `name` lies, to the child and to us.
-fn killed_everywhere(name: &str, way: Way, place: &dyn Fn(&str) -> (Vec<(&'static str, String)>, Store)) {
+fn killed_everywhere(name: &str, way: Way, place: &dyn Fn(&str) -> ChildPlace) {
     let expected = reference(way);
     let mut cases = 0;
     for fault in ["before", "after"] {

@@ -78,7 +78,7 @@ fn reducer(args: &ProbeArgs, train: &Cache) -> Result<(ReducerId, Reducer)> {
         )));
     }
     let fitted_on = crate::stages::reduce::features_of(&bytes);
-    let features = crate::stages::reduce::features_name(&train);
+    let features = crate::stages::reduce::features_name(train);
     if fitted_on.as_ref().is_some_and(|name| *name != features) {
         return Err(integrity(format!(
             "reducer {} was fitted on features {}, the cache holds {features}",
