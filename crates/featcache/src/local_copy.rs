@@ -43,7 +43,7 @@ impl LocalCopy {
             return store.map(&info.file);
         }
         let path = self.folder.join(&info.sha256);
-        if let Ok(bytes) = mapped::map(&path, true) {
+        if let Ok(bytes) = mapped::map(&path) {
             if holds(info, &bytes) {
                 touch(&path);
                 return Ok(bytes);

@@ -169,7 +169,7 @@ impl Store {
     /// As [`Store::get`].
     pub fn map(&self, name: &str) -> Result<Bytes> {
         match self.local_path("read", name)? {
-            Some(path) => mapped::map(&path, true).map_err(|error| self.unreadable(name, &error)),
+            Some(path) => mapped::map(&path).map_err(|error| self.unreadable(name, &error)),
             None => self.get(name),
         }
     }
@@ -180,13 +180,7 @@ impl Store {
     /// As [`Store::get`], and [`Error::Io`] if a range is not within the object.
     pub fn get_ranges(&self, name: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         if let Some(path) = self.local_path("read", name)? {
-            let file = mapped::map(&path, false).map_err(|error| self.unreadable(name, &error))?;
-            let within = |range: &Range<u64>| {
-                let fits = range.start <= range.end && range.end <= file.len() as u64;
-                fits.then(|| file.slice(range.start as usize..range.end as usize))
-            };
-            let parts: Option<Vec<Bytes>> = ranges.iter().map(within).collect();
-            return parts.ok_or_else(|| self.unreadable(name, &std::io::ErrorKind::UnexpectedEof.into()));
+            return mapped::map_ranges(&path, ranges).map_err(|error| self.unreadable(name, &error));
         }
         let Some((store, path)) = self.existing("read", name)? else {
             return Err(Error::NotFound { path: self.name_of(name) });
