@@ -70,7 +70,7 @@ pub struct ExtractArgs {
     /// Images per shard [default: about 32 MiB of tokens]
     #[arg(long)]
     pub shard_rows: Option<usize>,
-    /// Form of the files: binary [default], packed (smaller), list (for SQL), arrow (maps into memory)
+    /// Form of the files: packed (smaller), list (for SQL), arrow (maps into memory) [default: binary]
     #[arg(long)]
     pub layout: Option<String>,
     /// Compute only shards i, i+n, i+2n … of the plan (i from 0), as one of n processes
