@@ -1,183 +1,19 @@
-//! Exactly once: after any interruption, and with any number of writers, the same files come to be.
+//! Exactly once: after interruptions, and with any number of writers, the same files come to be (`kill/` stops them at every operation).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a helper that fails is a failed test, and says what was tried"
-)]
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
 mod fixture;
 
-use std::fmt;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use featcache::{Cache, Dtype, Error, GoldenActivation, Opened, Store, Writer, WriterOptions};
 use fixture::*;
-use futures::stream::BoxStream;
-use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult,
-};
 
 /// What an uninterrupted run leaves.
 fn reference(name: &str) -> std::collections::BTreeMap<String, Vec<u8>> {
     let store = Store::open(&format!("memory://reference-{name}")).unwrap();
     fill(&store).unwrap();
     contents(&store)
-}
-
-/// A store that dies at its `k`-th operation: before the operation has happened, or after it but before the answer.
-#[derive(Debug)]
-struct Dying {
-    inner: Arc<dyn ObjectStore>,
-    left: AtomicUsize,
-    answer_lost: bool,
-}
-
-impl Dying {
-    /// Whether the operation is carried out, and whether its answer arrives.
-    fn fate(&self) -> (bool, bool) {
-        let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
-        match left.unwrap_or(0) {
-            0 => (false, false),
-            1 => (self.answer_lost, false),
-            _ => (true, true),
-        }
-    }
-}
-
-fn killed() -> object_store::Error {
-    object_store::Error::Generic { store: "dying", source: "killed".into() }
-}
-
-impl fmt::Display for Dying {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("dying")
-    }
-}
-
-type Later<'a, T> = Pin<Box<dyn Future<Output = StoreResult<T>> + Send + 'a>>;
-
-/// Written out as `async_trait` would, which saves a dependency.
-impl ObjectStore for Dying {
-    fn put_opts<'s, 'p, 'a>(
-        &'s self,
-        path: &'p Path,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> Later<'a, PutResult>
-    where
-        's: 'a,
-        'p: 'a,
-    {
-        Box::pin(async move {
-            let (happens, answers) = self.fate();
-            if happens {
-                let result = self.inner.put_opts(path, payload, options).await;
-                if answers {
-                    return result;
-                }
-            }
-            Err(killed())
-        })
-    }
-
-    fn get_opts<'s, 'p, 'a>(&'s self, path: &'p Path, options: GetOptions) -> Later<'a, GetResult>
-    where
-        's: 'a,
-        'p: 'a,
-    {
-        Box::pin(async move {
-            if self.fate().1 { self.inner.get_opts(path, options).await } else { Err(killed()) }
-        })
-    }
-
-    fn list_with_delimiter<'s, 'p, 'a>(&'s self, prefix: Option<&'p Path>) -> Later<'a, ListResult>
-    where
-        's: 'a,
-        'p: 'a,
-    {
-        Box::pin(async move {
-            if self.fate().1 { self.inner.list_with_delimiter(prefix).await } else { Err(killed()) }
-        })
-    }
-
-    fn put_multipart_opts<'s, 'p, 'a>(
-        &'s self,
-        path: &'p Path,
-        options: PutMultipartOptions,
-    ) -> Later<'a, Box<dyn MultipartUpload>>
-    where
-        's: 'a,
-        'p: 'a,
-    {
-        self.inner.put_multipart_opts(path, options)
-    }
-
-    fn copy_opts<'s, 'f, 't, 'a>(
-        &'s self,
-        from: &'f Path,
-        to: &'t Path,
-        options: CopyOptions,
-    ) -> Later<'a, ()>
-    where
-        's: 'a,
-        'f: 'a,
-        't: 'a,
-    {
-        self.inner.copy_opts(from, to, options)
-    }
-
-    fn delete_stream(
-        &self,
-        paths: BoxStream<'static, StoreResult<Path>>,
-    ) -> BoxStream<'static, StoreResult<Path>> {
-        self.inner.delete_stream(paths)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-}
-
-#[test]
-fn killed_at_every_operation_and_resumed() {
-    killed_everywhere("memory", |_| (Arc::new(InMemory::new()), Path::default()));
-}
-
-#[test]
-fn killed_at_every_operation_on_s3_and_resumed() {
-    let bucket = Bucket::new();
-    killed_everywhere("S3", |case| (bucket.client(), Path::from(format!("case-{case}"))));
-}
-
-/// Every case on a store and a prefix of its own.
-fn killed_everywhere(name: &str, fresh: impl Fn(usize) -> (Arc<dyn ObjectStore>, Path)) {
-    let expected = reference(&format!("killed-{name}"));
-    for answer_lost in [false, true] {
-        let mut operations = 0;
-        for k in 1.. {
-            let (inner, prefix) = fresh(2 * k + usize::from(answer_lost));
-            let dying = Dying { inner: inner.clone(), left: AtomicUsize::new(k), answer_lost };
-            let first = fill(&Store::from_object_store(Arc::new(dying), prefix.clone(), "dying"));
-            let store = Store::from_object_store(inner, prefix, "survivor");
-            let already = store.list().unwrap().iter().filter(|(name, _)| name.ends_with("parquet")).count();
-            let written = fill(&store).unwrap();
-            assert!(written == 0 || written == 6 - already, "killed at {k}: a shard was computed twice");
-            assert_eq!(contents(&store), expected, "killed at {k}");
-            operations = k;
-            if first.is_ok() {
-                break;
-            }
-        }
-        assert!(operations > 12, "only {operations} operations were seen");
-        println!("{name}: killed at each of {operations} operations, answer lost: {answer_lost}");
-    }
 }
 
 #[test]
@@ -419,27 +255,6 @@ fn only_what_is_broken_is_computed_again() {
             assert_eq!(contents(&store), expected, "{name}");
             assert_whole(&Cache::open(store.clone()).unwrap());
             assert!(mend(&store).unwrap().is_empty(), "{name}: there is nothing left to mend");
-        }
-    }
-}
-
-#[test]
-fn a_repair_that_is_killed_anywhere_leaves_a_cache_that_is_finished_or_unfinished() {
-    let expected = reference("mend-killed");
-    for answer_lost in [false, true] {
-        for k in 1.. {
-            let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-            let store = Store::from_object_store(inner.clone(), Path::default(), "survivor");
-            fill(&store).unwrap();
-            flip(&store, "shard-00002.parquet");
-            flip(&store, "shard-00003.parquet");
-            let dying = Dying { inner, left: AtomicUsize::new(k), answer_lost };
-            let first = mend(&Store::from_object_store(Arc::new(dying), Path::default(), "dying"));
-            mend(&store).unwrap();
-            assert_eq!(contents(&store), expected, "killed at {k}");
-            if first.is_ok() {
-                break;
-            }
         }
     }
 }
