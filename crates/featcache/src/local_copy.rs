@@ -39,7 +39,7 @@ impl LocalCopy {
 
     /// The file of a shard: from the folder, or from the store and into the folder.
     pub(crate) fn fetch(&self, store: &Store, info: &ShardInfo) -> Result<Bytes> {
-        if store.is_local() {
+        if !store.is_far() {
             return store.map(&info.file);
         }
         let path = self.folder.join(&info.sha256);

@@ -10,7 +10,6 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -28,14 +27,16 @@ use crate::{Error, Result, mapped, upload};
 /// A prefix on a store. Cloning is cheap; clones see the same objects.
 #[derive(Clone, Debug)]
 pub struct Store {
-    place: Place,
+    pub(crate) place: Place,
     display: String,
     /// Objects larger than that are uploaded in parts.
     part_bytes: usize,
+    /// Whether objects are neither on a disk of this machine nor in its memory.
+    is_far: bool,
 }
 
 #[derive(Clone, Debug)]
-enum Place {
+pub(crate) enum Place {
     /// A local folder, which need not exist before the first write.
     Folder(PathBuf),
     Prefix(Arc<dyn ObjectStore>, Path),
@@ -61,25 +62,6 @@ pub struct Object {
     pub tag: Option<String>,
 }
 
-/// A temporary file that a killed writer left behind.
-#[derive(Debug, Clone)]
-pub struct Leftover {
-    /// File name.
-    pub name: String,
-    /// Its size.
-    pub size_bytes: u64,
-    /// Time since it was last written to.
-    pub age: Duration,
-}
-
-impl Leftover {
-    /// The object that it would have become.
-    pub(crate) fn target(&self) -> &str {
-        let local = self.name.rsplit_once('#').map(|(target, _)| target);
-        local.or_else(|| upload::target(&self.name)).unwrap_or_default()
-    }
-}
-
 impl Store {
     /// Opens a plain path, a `file://` or `memory://` location, or a prefix of a bucket (`s3://`, `gs://`, `az://`; the
     /// environment says how it is reached). Nothing is read or made yet.
@@ -89,7 +71,9 @@ impl Store {
     /// # Errors
     /// [`Error::UnsupportedScheme`] for other schemes, [`Error::InvalidUrl`] for malformed ones.
     pub fn open(url_or_path: &str) -> Result<Self> {
-        let place = match Location::parse(url_or_path)? {
+        let location = Location::parse(url_or_path)?;
+        let is_far = matches!(location, Location::Bucket { .. });
+        let place = match location {
             Location::Local(path) => Place::Folder(path),
             Location::Memory { host, prefix } => Place::Prefix(in_memory(host), prefix),
             Location::Bucket { vendor, url, prefix } => {
@@ -101,14 +85,14 @@ impl Store {
             }
         };
         let display = url_or_path.trim_end_matches('/').to_owned();
-        Ok(Self { place, display, part_bytes: upload::PART_BYTES })
+        Ok(Self { place, display, part_bytes: upload::PART_BYTES, is_far })
     }
 
-    /// A prefix on a store made elsewhere; `display` is how messages call it.
+    /// A prefix on a store made elsewhere, which is taken to be far away; `display` is how messages call it.
     #[must_use]
     pub fn from_object_store(store: Arc<dyn ObjectStore>, prefix: Path, display: &str) -> Self {
         let display = display.to_owned();
-        Self { place: Place::Prefix(store, prefix), display, part_bytes: upload::PART_BYTES }
+        Self { place: Place::Prefix(store, prefix), display, part_bytes: upload::PART_BYTES, is_far: true }
     }
 
     /// Uploads objects that are larger than this in parts of this size; by default 64 MiB. Most stores want at least 5 MiB.
@@ -123,12 +107,9 @@ impl Store {
         &self.display
     }
 
-    /// Whether objects are files of this machine, or in its memory.
-    pub(crate) fn is_local(&self) -> bool {
-        match &self.place {
-            Place::Folder(_) => true,
-            Place::Prefix(..) => self.display.starts_with("memory://"),
-        }
+    /// Whether every request takes a while.
+    pub(crate) fn is_far(&self) -> bool {
+        self.is_far
     }
 
     /// The store below this one called `name`.
@@ -147,7 +128,7 @@ impl Store {
                 )
             }
         };
-        Self { place, display: self.name_of(name), part_bytes: self.part_bytes }
+        Self { place, display: self.name_of(name), ..*self }
     }
 
     /// The whole object.
@@ -319,68 +300,6 @@ impl Store {
         }
     }
 
-    /// What writers left when they were killed (or are writing now): temporary files `name#1` in a local folder, uploads in parts
-    /// in a bucket.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the folder cannot be listed.
-    pub fn leftovers(&self) -> Result<Vec<Leftover>> {
-        let Place::Folder(folder) = &self.place else {
-            return self.unfinished_uploads();
-        };
-        let failed = |error: std::io::Error| Error::io("list", self.display.clone(), &error);
-        let entries = match std::fs::read_dir(folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(failed)?,
-        };
-        let mut found = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            // A file that vanishes between listing and asking was a live writer's: not a leftover.
-            let (true, Ok(meta)) = (is_temporary(&name), entry.metadata()) else { continue };
-            let touched = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            let age = SystemTime::now().duration_since(touched).unwrap_or_default();
-            found.push(Leftover { name, size_bytes: meta.len(), age });
-        }
-        found.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(found)
-    }
-
-    /// Objects that were uploaded in parts, and not yet put in their place.
-    fn unfinished_uploads(&self) -> Result<Vec<Leftover>> {
-        let leftover = |meta: ObjectMeta| {
-            let name = meta.location.filename().filter(|name| upload::is_unfinished(name))?.to_owned();
-            let touched = SystemTime::from(meta.last_modified);
-            let age = SystemTime::now().duration_since(touched).unwrap_or_default();
-            Some(Leftover { name, size_bytes: meta.size, age })
-        };
-        let mut found: Vec<Leftover> = self.listing()?.objects.into_iter().filter_map(leftover).collect();
-        found.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(found)
-    }
-
-    /// Removes leftovers of objects for which `ours` holds and that nobody has touched for `min_age`.
-    pub(crate) fn sweep(&self, min_age: Duration, ours: impl Fn(&str) -> bool) -> Result<()> {
-        for leftover in self.leftovers()? {
-            if leftover.age >= min_age && ours(leftover.target()) {
-                self.remove_leftover(&leftover.name)?;
-                tracing::debug!(name = leftover.name, "removed the leftover of a killed writer");
-            }
-        }
-        Ok(())
-    }
-
-    fn remove_leftover(&self, name: &str) -> Result<()> {
-        let Place::Folder(folder) = &self.place else { return self.delete(name) };
-        match std::fs::remove_file(folder.join(name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("delete", self.name_of(name), &error))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// How messages call the object `name`.
     pub(crate) fn name_of(&self, name: &str) -> String {
         format!("{}/{name}", self.display)
@@ -415,7 +334,7 @@ impl Store {
         }
     }
 
-    fn listing(&self) -> Result<ListResult> {
+    pub(crate) fn listing(&self) -> Result<ListResult> {
         let Some((store, path)) = self.existing("list", "")? else {
             return Ok(ListResult { objects: Vec::new(), common_prefixes: Vec::new() });
         };
@@ -465,11 +384,4 @@ fn in_memory(host: String) -> Arc<dyn ObjectStore> {
     static STORES: OnceLock<Mutex<HashMap<String, Arc<InMemory>>>> = OnceLock::new();
     let mut stores = STORES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     stores.entry(host).or_default().clone()
-}
-
-/// `object_store` writes `name#1`, `name#2` … before it links or renames them into place.
-fn is_temporary(name: &str) -> bool {
-    name.rsplit_once('#').is_some_and(|(target, number)| {
-        !target.is_empty() && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-    })
 }

@@ -62,8 +62,8 @@ impl Cache {
         let verify = options.read.verify;
         let row_bytes = self.layout().row_bytes(self.manifest().key.dtype);
         let threads = match options.threads {
-            0 if self.store().is_local() => cores(),
-            0 => cores().max(REMOTE_THREADS),
+            0 if self.store().is_far() => cores().max(REMOTE_THREADS),
+            0 => cores(),
             threads => threads,
         };
         let ahead = if options.ahead_bytes == 0 { AHEAD_BYTES } else { options.ahead_bytes };

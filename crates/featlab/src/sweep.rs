@@ -4,27 +4,30 @@
 //! Everything lives below one folder: `features/` (caches), `projections/` (reducers), `runs/` (records), `figures/`,
 //! `results.*`, `report.html`, `config.toml`. Killing the process loses at most the shard or the probe in work.
 
+mod reducers;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use backbone::{Layer, LoadOptions, Loaded, Origin};
 use dataset::{Dataset, Split, Transform};
-use dimred::{Moments, Reducer, Scaler};
 use featcache::{Cache, Store};
 use serde::Serialize;
+
+use reducers::Reducers;
 
 use crate::Context;
 use crate::bench::{Bench, Cell, ReducerId, publish};
 use crate::config::{Protocol, SweepConfig};
 use crate::exit::{Status, usage};
 use crate::progress::duration;
-use crate::records::{Records, check_local, key_of, write_atomically};
+use crate::records::{Records, check_local, write_atomically};
 use crate::sources;
 use crate::stages::extract::Forward;
 use crate::stages::features::Features;
 use crate::stages::probe::{Kind, Settings};
-use crate::stages::{extract, gallery, reduce};
+use crate::stages::{extract, gallery};
 use crate::study::{RunRecord, Study, VarianceCurve};
 
 /// A configuration with everything looked up that does not need computing.
@@ -428,58 +431,6 @@ impl Sweep {
 fn finished(bench: &Bench, cell: &Cell, records: &Records) -> Result<RunRecord> {
     let key = bench.key(cell)?;
     records.get(&key).with_context(|| format!("run record {key} vanished while the sweep was running"))
-}
-
-/// Reducers fitted on the training cache, kept as files below `projections/`.
-struct Reducers<'a> {
-    sweep: &'a Sweep,
-    cache: &'a Cache,
-    context: &'a Context,
-}
-
-impl Reducers<'_> {
-    fn path(&self, id: &ReducerId) -> Result<PathBuf> {
-        let key = key_of(&(&self.cache.manifest().cache_id, id))?;
-        Ok(self.sweep.out.join("projections").join(format!("{}-{key}.safetensors", id.method)))
-    }
-
-    /// The reducer of an id: read from its file, or fitted and written there.
-    fn get(&self, id: &ReducerId, moments: &mut Option<Moments>) -> Result<Reducer> {
-        let path = self.path(id)?;
-        if path.exists() {
-            return Reducer::load(&path)
-                .with_context(|| format!("reading {}; delete it to fit it again", path.display()));
-        }
-        let scaler: Scaler = self.sweep.config.reduce.scaler.parse().map_err(|e| usage(format!("{e}")))?;
-        let seed = self.seed(id);
-        let max_dim = self.cache.layout().dim;
-        let reducer = reduce::Job { method: id.method.clone(), scaler, seed, max_dim }.fit(
-            self.cache,
-            moments,
-            self.context,
-        )?;
-        if !matches!(reducer, Reducer::Identity(_)) {
-            write_atomically(&path, &reducer.to_bytes(&reduce::Job::provenance(self.cache))?)?;
-        }
-        Ok(reducer)
-    }
-
-    fn seed(&self, id: &ReducerId) -> u64 {
-        let seeds = &self.sweep.config.probe.seeds;
-        let seed = seeds.iter().find(|&&seed| self.sweep.reducer_id(&id.method, seed) == *id);
-        self.sweep.config.reduce.seed + seed.copied().unwrap_or_default()
-    }
-
-    /// The fitted PCA, if the sweep has one.
-    fn pca(&self) -> Result<Option<dimred::Pca>> {
-        if !self.sweep.config.reduce.methods.iter().any(|m| m == "pca") {
-            return Ok(None);
-        }
-        match self.get(&self.sweep.reducer_id("pca", 0), &mut None)? {
-            Reducer::Pca(pca) => Ok(Some(pca)),
-            _ => Ok(None),
-        }
-    }
 }
 
 /// Default output folder of a sweep.

@@ -5,6 +5,7 @@
 mod adam;
 mod assignment;
 mod bootstrap;
+mod classifier_training;
 mod cluster_loss;
 mod cluster_probe;
 mod confusion;
@@ -25,6 +26,7 @@ mod upsample;
 pub use adam::Adam;
 pub use assignment::{Assignment, hungarian};
 pub use bootstrap::{Interval, bootstrap};
+pub use classifier_training::{EpochRecord, LinearClassifierParams, TrainEvent};
 pub use cluster_loss::{ClusterGradient, ClusterLoss};
 pub use cluster_probe::{ClusterProbe, ClusterProbeParams};
 pub use confusion::ConfusionMatrix;
@@ -32,9 +34,7 @@ pub use cross_entropy::{CrossEntropy, masked_cross_entropy_upsampled};
 pub use error::{Error, Result};
 pub use knn_vote::{KnnRanking, KnnVote};
 pub use labelled_rows::LabelledRows;
-pub use linear_classifier::{
-    ClassifierGradient, EpochRecord, LinearClassifier, LinearClassifierParams, TrainEvent,
-};
+pub use linear_classifier::{ClassifierGradient, LinearClassifier};
 pub use linear_probe::{LinearGradient, LinearProbe, LinearProbeParams};
 pub use probe::Probe;
 pub use schedule::{Batch, Schedule, Step, TrainSet};

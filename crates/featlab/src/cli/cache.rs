@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::FeatureArgs;
+use super::{FeatureArgs, LoadingArgs};
 
 /// `featlab cache`.
 #[derive(Debug, Subcommand)]
@@ -69,12 +69,9 @@ pub struct VerifyArgs {
     /// Also let this backbone compute the golden activation again
     #[arg(long)]
     pub backbone: Option<String>,
-    /// Attention heads of the backbone, where the checkpoint does not tell
-    #[arg(long, requires = "backbone")]
-    pub num_heads: Option<usize>,
-    /// Device: auto, cpu, cuda:0, metal
-    #[arg(long, default_value = "auto")]
-    pub device: String,
+    /// How the backbone is loaded
+    #[command(flatten)]
+    pub loading: LoadingArgs,
 }
 
 /// `featlab cache repair`.
@@ -95,12 +92,9 @@ pub struct RepairArgs {
     /// The backbone, if it is not found under its old name
     #[arg(long)]
     pub backbone: Option<String>,
-    /// Attention heads of the backbone, where the checkpoint does not tell
-    #[arg(long)]
-    pub num_heads: Option<usize>,
-    /// Device: auto, cpu, cuda:0, metal
-    #[arg(long, default_value = "auto")]
-    pub device: String,
+    /// How the backbone is loaded
+    #[command(flatten)]
+    pub loading: LoadingArgs,
 }
 
 /// `featlab cache convert`.

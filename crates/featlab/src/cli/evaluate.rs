@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::LoadingArgs;
+
 /// Kind of reducer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Method {
@@ -145,12 +147,9 @@ pub struct ClassifyArgs {
     /// Seed of the linear probe
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Attention heads, where the checkpoint does not tell
-    #[arg(long)]
-    pub num_heads: Option<usize>,
-    /// Device: auto, cpu, cuda:0, metal
-    #[arg(long, default_value = "auto")]
-    pub device: String,
+    /// How the backbone is loaded
+    #[command(flatten)]
+    pub loading: LoadingArgs,
     /// Folder for results.csv, results.json, log.jsonl, the linear probe's weights and the features
     #[arg(long)]
     pub out: PathBuf,
@@ -185,12 +184,9 @@ pub struct AttentionArgs {
     /// Heads to draw (of a film: to average): all, or numbers from 0
     #[arg(long, value_delimiter = ',', default_value = "all")]
     pub heads: Vec<String>,
-    /// Attention heads of the backbone, where the checkpoint does not tell
-    #[arg(long)]
-    pub num_heads: Option<usize>,
-    /// Device: auto, cpu, cuda:0, metal
-    #[arg(long, default_value = "auto")]
-    pub device: String,
+    /// How the backbone is loaded
+    #[command(flatten)]
+    pub loading: LoadingArgs,
     /// Folder for the pictures
     #[arg(long)]
     pub out: PathBuf,

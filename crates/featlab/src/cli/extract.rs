@@ -2,6 +2,17 @@
 
 use clap::{ArgGroup, Args};
 
+/// How a backbone is loaded.
+#[derive(Debug, Clone, Args)]
+pub struct LoadingArgs {
+    /// Attention heads of the backbone, where the checkpoint does not tell
+    #[arg(long)]
+    pub num_heads: Option<usize>,
+    /// Device: auto, cpu, cuda:0, metal
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+}
+
 /// Everything that changes the numbers, and the device that computes them.
 #[derive(Debug, Clone, Args)]
 pub struct FeatureArgs {
@@ -41,12 +52,9 @@ pub struct FeatureArgs {
     /// Stored number type: f32, f16, bf16, int8 (with a scale per token)
     #[arg(long, default_value = "f16")]
     pub dtype: String,
-    /// Attention heads, where the checkpoint does not tell
-    #[arg(long)]
-    pub num_heads: Option<usize>,
-    /// Device: auto, cpu, cuda:0, metal
-    #[arg(long, default_value = "auto")]
-    pub device: String,
+    /// How it is loaded
+    #[command(flatten)]
+    pub loading: LoadingArgs,
 }
 
 /// `featlab extract`.

@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use cache::{CacheCommand, ConvertArgs, InfoArgs, RepairArgs, ScanArgs, VerifyArgs};
 pub use evaluate::{AttentionArgs, ClassifyArgs, Method, ProbeArgs, ReduceArgs};
-pub use extract::{ExtractArgs, FeatureArgs};
+pub use extract::{ExtractArgs, FeatureArgs, LoadingArgs};
 pub use pretrain::{DinoArgs, PretrainCommand};
 pub use study::{DemoArgs, Format, ReportArgs, SweepArgs};
 

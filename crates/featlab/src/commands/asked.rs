@@ -8,7 +8,7 @@ use candle_core::Device;
 use dataset::{Dataset, Transform};
 
 use crate::Context;
-use crate::cli::FeatureArgs;
+use crate::cli::{FeatureArgs, LoadingArgs};
 use crate::exit::usage;
 use crate::sources;
 use crate::stages::extract::{Forward, Job, Task};
@@ -35,10 +35,7 @@ impl Asked {
         for problem in dataset.problems() {
             context.reporter.warn(format!("skipped {}: {}", problem.id, problem.reason));
         }
-        let (backbone, device) = load(&named(&args.backbone, BACKBONE)?, args.num_heads, &args.device)?;
-        for note in &backbone.note {
-            context.reporter.say(format!("note: {note}"));
-        }
+        let (backbone, device) = load(&named(&args.backbone, BACKBONE)?, &args.loading, context)?;
         Ok(Self { args, dataset, backbone, device })
     }
 
@@ -86,14 +83,17 @@ impl Asked {
     }
 }
 
-/// A backbone by its name, and the device it is on.
+/// A backbone by its name, and the device it is on; says what a user should know of it.
 ///
 /// # Errors
 /// If there is no such device or backbone.
-pub(super) fn load(name: &str, num_heads: Option<usize>, device: &str) -> Result<(Loaded, Device)> {
-    let device = backbone::device(device)?;
-    let options = LoadOptions { num_heads, device: device.clone() };
+pub(super) fn load(name: &str, how: &LoadingArgs, context: &Context) -> Result<(Loaded, Device)> {
+    let device = backbone::device(&how.device)?;
+    let options = LoadOptions { num_heads: how.num_heads, device: device.clone() };
     let loaded = backbone::load(name, &options).with_context(|| format!("backbone {name}"))?;
+    for note in &loaded.note {
+        context.reporter.say(format!("note: {note}"));
+    }
     Ok((loaded, device))
 }
 
@@ -117,7 +117,7 @@ fn recipe(args: &FeatureArgs) -> BTreeMap<String, String> {
     let options = [
         (DATASET, args.dataset.clone()),
         (BACKBONE, args.backbone.clone()),
-        (NUM_HEADS, args.num_heads.map(|heads| heads.to_string())),
+        (NUM_HEADS, args.loading.num_heads.map(|heads| heads.to_string())),
     ];
     options.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use backbone::{LoadOptions, Loaded};
+use backbone::Loaded;
 use dataset::{Crop, Resize, Sample, Split, Transform};
 use ndarray::Array3;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Context;
 use crate::cli::AttentionArgs;
+use crate::commands::asked::load;
 use crate::exit::{Status, usage};
 use crate::records::{check_local, write_atomically};
 use crate::sources;
@@ -43,13 +44,7 @@ pub(crate) fn run(args: AttentionArgs, context: &Context) -> Result<Status> {
     let is_folder = std::fs::metadata(&args.input)
         .map_err(|e| usage(format!("cannot open {}: {e}", args.input.display())))?
         .is_dir();
-    let device = backbone::device(&args.device)?;
-    let options = LoadOptions { num_heads: args.num_heads, device: device.clone() };
-    let loaded =
-        backbone::load(&args.backbone, &options).with_context(|| format!("backbone {}", args.backbone))?;
-    for note in &loaded.note {
-        context.reporter.say(format!("note: {note}"));
-    }
+    let (loaded, device) = load(&args.backbone, &args.loading, context)?;
     if let Some(caution) = loaded.class_token_caution() {
         context.reporter.warn(caution);
     }

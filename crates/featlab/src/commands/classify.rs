@@ -7,7 +7,6 @@ use std::io::Write as _;
 use std::ops::ControlFlow;
 
 use anyhow::{Context as _, Result};
-use backbone::LoadOptions;
 use dataset::{ClassFolder, Dataset as _, Split};
 use probe::{EpochRecord, KnnVote, LabelledRows, LinearClassifier, LinearClassifierParams, TrainEvent};
 use serde::{Deserialize, Serialize};
@@ -16,6 +15,7 @@ use tensorfile::Tensor;
 
 use crate::Context;
 use crate::cli::ClassifyArgs;
+use crate::commands::asked::load;
 use crate::exit::{Status, usage};
 use crate::records::{check_local, write_atomically};
 use crate::sources;
@@ -69,13 +69,7 @@ pub(crate) fn run(args: ClassifyArgs, context: &Context) -> Result<Status> {
     check(&args)?;
     let (train, val) = (open(&args, Split::Train, context)?, open(&args, Split::Val, context)?);
     let problems = train.problems().len() + val.problems().len();
-    let device = backbone::device(&args.device)?;
-    let options = LoadOptions { num_heads: args.num_heads, device: device.clone() };
-    let loaded =
-        backbone::load(&args.backbone, &options).with_context(|| format!("backbone {}", args.backbone))?;
-    for note in &loaded.note {
-        context.reporter.say(format!("note: {note}"));
-    }
+    let (loaded, device) = load(&args.backbone, &args.loading, context)?;
     if let Some(caution) = loaded.class_token_caution() {
         context.reporter.warn(caution);
     }

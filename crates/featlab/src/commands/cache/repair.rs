@@ -27,11 +27,12 @@ pub(super) fn run(args: RepairArgs, context: &Context) -> Result<Status> {
         Cache::open(store.clone()).map(|cache| cache.manifest().provenance.clone()).unwrap_or_default();
     let dataset_spec = named(args.dataset, &recipe, DATASET)?;
     let backbone_spec = named(args.backbone, &recipe, BACKBONE)?;
-    let num_heads = args.num_heads.or_else(|| recipe.get(NUM_HEADS)?.parse().ok());
+    let mut loading = args.loading;
+    loading.num_heads = loading.num_heads.or_else(|| recipe.get(NUM_HEADS)?.parse().ok());
 
     let split = key.split.parse().map_err(|e: dataset::Error| usage(e.to_string()))?;
     let dataset = sources::open(&dataset_spec, split)?;
-    let (loaded, device) = load(&backbone_spec, num_heads, &args.device)?;
+    let (loaded, device) = load(&backbone_spec, &loading, context)?;
     let job = Job {
         dataset: &*dataset,
         split: key.split.clone(),

@@ -14,7 +14,7 @@ pub(super) fn run(args: VerifyArgs, context: &Context) -> Result<Status> {
     let cache = context.cache(&args.url)?;
     let sound = bytes(&args.url, &cache, context)?;
     if let Some(backbone) = &args.backbone {
-        let (loaded, device) = load(backbone, args.num_heads, &args.device)?;
+        let (loaded, device) = load(backbone, &args.loading, context)?;
         golden(&cache, &forward_of(&cache.manifest().key, &loaded, device)?, context)
             .with_context(|| format!("cache {}", args.url))?;
     }
