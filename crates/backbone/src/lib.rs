@@ -15,6 +15,7 @@ mod hub;
 mod layer;
 mod load;
 mod models;
+mod nn;
 mod random;
 mod source;
 

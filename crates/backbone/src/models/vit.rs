@@ -2,16 +2,16 @@
 //!
 //! `x = [cls; patches W] + pos`, then for every block `x += Attn(LN1 x)`, `x += MLP(LN2 x)`, and a final layer norm.
 //! Attention is `softmax(q kᵀ / √hd) v` per head, the perceptron `Linear, GELU (erf), Linear`. The names of the fields
-//! are those of the state dict. There is no dropout and no classifier, and no gradient: softmax and layer norms are
-//! fused kernels without one.
+//! are those of the state dict. There is no dropout and no classifier, and no gradient: the layers of [`nn`](crate::nn)
+//! are fused kernels without one.
 
-use candle_core::{D, IndexOp, Module, Tensor};
-use candle_nn::ops::softmax_last_dim;
-use candle_nn::{LayerNorm, Linear, VarBuilder};
+use candle_core::{D, IndexOp, Tensor};
+use candle_nn::VarBuilder;
 
 use super::VitConfig;
 use super::position::PositionEmbedding;
 use crate::layer::block_index;
+use crate::nn::{LayerNorm, Linear, attention, attention_weights};
 use crate::{Backbone, BackboneSpec, Error, Facet, Features, Layer, Result};
 
 /// A convolution whose stride is its kernel: a linear map of every patch.
@@ -24,7 +24,7 @@ impl PatchEmbed {
     fn new(vb: VarBuilder<'_>, config: &VitConfig) -> Result<Self> {
         let (d, p) = (config.embed_dim, config.patch_size);
         let weight = vb.get((d, 3, p, p), "proj.weight")?.reshape((d, 3 * p * p))?;
-        Ok(Self { proj: Linear::new(weight, Some(vb.get(d, "proj.bias")?)), patch_size: p })
+        Ok(Self { proj: Linear::new(weight, Some(vb.get(d, "proj.bias")?))?, patch_size: p })
     }
 
     /// The grid of images `[b, 3, h, w]`.
@@ -44,7 +44,7 @@ impl PatchEmbed {
             .reshape(&[b, 3, gh, p, gw, p][..])?
             .permute([0, 2, 4, 1, 3, 5])? // [b, gh, gw, 3, p, p]
             .reshape((b, gh * gw, 3 * p * p))?;
-        Ok(self.proj.forward(&patches)?)
+        self.proj.forward(&patches)
     }
 }
 
@@ -53,45 +53,22 @@ struct Attention {
     qkv: Linear, // [d -> 3 * heads * hd]
     proj: Linear,
     num_heads: usize,
-    head_dim: usize,
 }
 
 impl Attention {
     fn new(vb: VarBuilder<'_>, config: &VitConfig) -> Result<Self> {
         let d = config.embed_dim;
         Ok(Self {
-            qkv: linear(vb.pp("qkv"), d, 3 * d, config.qkv_bias)?,
-            proj: linear(vb.pp("proj"), d, d, true)?,
+            qkv: Linear::load(vb.pp("qkv"), d, 3 * d, config.qkv_bias)?,
+            proj: Linear::load(vb.pp("proj"), d, d, true)?,
             num_heads: config.num_heads,
-            head_dim: config.head_dim(),
         })
     }
 
-    /// Queries (0), keys (1) or values (2) with the heads side by side: `[b, n, d]`.
-    fn vectors(&self, x: &Tensor, which: usize) -> Result<Tensor> {
-        let d = self.num_heads * self.head_dim;
-        let weight = self.qkv.weight().narrow(0, which * d, d)?;
-        let bias = self.qkv.bias().map(|bias| bias.narrow(0, which * d, d)).transpose()?;
-        Ok(Linear::new(weight, bias).forward(x)?)
-    }
-
-    /// Softmax weights `[b, heads, n, n]` and values `[b, heads, n, hd]`.
-    fn weights_and_values(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        let (b, n, _) = x.dims3()?;
-        let qkv = self.qkv.forward(x)?.reshape((b, n, 3, self.num_heads, self.head_dim))?;
-        let qkv = qkv.permute((2, 0, 3, 1, 4))?.contiguous()?; // [3, b, heads, n, hd]
-        // Scaling the queries rather than the scores touches n * hd numbers instead of n * n.
-        let q = (qkv.i(0)? * (self.head_dim as f64).powf(-0.5))?;
-        let scores = q.matmul(&qkv.i(1)?.transpose(D::Minus2, D::Minus1)?)?; // [b, heads, n, n]
-        Ok((softmax_last_dim(&scores)?, qkv.i(2)?))
-    }
-
-    /// `[b, n, d] -> [b, n, d]`.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (weights, values) = self.weights_and_values(x)?;
-        let heads = weights.matmul(&values)?; // [b, heads, n, hd]
-        let heads = heads.transpose(1, 2)?.reshape(x.dims())?; // [b, n, d]
-        Ok(self.proj.forward(&heads)?)
+    /// `residual + Attn(x)`, `[b, n, d] -> [b, n, d]`.
+    fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let heads = attention(&self.qkv.forward(x)?, self.num_heads)?;
+        self.proj.forward_add(&heads, residual)
     }
 }
 
@@ -104,12 +81,15 @@ struct Mlp {
 impl Mlp {
     fn new(vb: VarBuilder<'_>, config: &VitConfig) -> Result<Self> {
         let (d, hidden) = (config.embed_dim, config.mlp_dim);
-        Ok(Self { fc1: linear(vb.pp("fc1"), d, hidden, true)?, fc2: linear(vb.pp("fc2"), hidden, d, true)? })
+        Ok(Self {
+            fc1: Linear::load(vb.pp("fc1"), d, hidden, true)?,
+            fc2: Linear::load(vb.pp("fc2"), hidden, d, true)?,
+        })
     }
 
-    /// `[b, n, d] -> [b, n, d]`.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.fc2.forward(&self.fc1.forward(x)?.gelu_erf()?)?)
+    /// `residual + MLP(x)`, `[b, n, d] -> [b, n, d]`.
+    fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.fc2.forward_add(&self.fc1.forward_gelu(x)?, residual)
     }
 }
 
@@ -123,18 +103,24 @@ struct Block {
 
 impl Block {
     fn new(vb: VarBuilder<'_>, config: &VitConfig) -> Result<Self> {
+        let (d, eps) = (config.embed_dim, config.layer_norm_eps);
         Ok(Self {
-            norm1: layer_norm(vb.pp("norm1"), config)?,
+            norm1: LayerNorm::load(vb.pp("norm1"), d, eps)?,
             attn: Attention::new(vb.pp("attn"), config)?,
-            norm2: layer_norm(vb.pp("norm2"), config)?,
+            norm2: LayerNorm::load(vb.pp("norm2"), d, eps)?,
             mlp: Mlp::new(vb.pp("mlp"), config)?,
         })
     }
 
     /// `[b, n, d] -> [b, n, d]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = (x + self.attn.forward(&self.norm1.forward(x)?)?)?;
-        Ok((&x + self.mlp.forward(&self.norm2.forward(&x)?)?)?)
+        let x = self.attn.forward_add(&self.norm1.forward(x)?, x)?;
+        self.mlp.forward_add(&self.norm2.forward(&x)?, &x)
+    }
+
+    /// The fused projection of what enters, `[b, n, 3 * d]`: queries, keys, values.
+    fn qkv(&self, x: &Tensor) -> Result<Tensor> {
+        self.attn.qkv.forward(&self.norm1.forward(x)?)
     }
 }
 
@@ -163,7 +149,7 @@ impl Vit {
             cls_token: vb.get((1, 1, d), "cls_token")?,
             pos_embed: PositionEmbedding::new(vb.get((1, 1 + config.grid * config.grid, d), "pos_embed")?),
             blocks: blocks.collect::<Result<_>>()?,
-            norm: layer_norm(vb.pp("norm"), config)?,
+            norm: LayerNorm::load(vb.pp("norm"), d, config.layer_norm_eps)?,
             spec: config.spec(),
         })
     }
@@ -194,7 +180,8 @@ impl Vit {
                 |facet: Facet| wanted.iter().enumerate().filter(move |(_, one)| **one == (index, facet));
             for (part, facet) in [Facet::Query, Facet::Key, Facet::Value].into_iter().enumerate() {
                 for (slot, _) in here(facet) {
-                    read[slot] = Some(block.attn.vectors(&block.norm1.forward(&x)?, part)?);
+                    let d = self.spec.embed_dim;
+                    read[slot] = Some(block.qkv(&x)?.narrow(D::Minus1, part * d, d)?);
                 }
             }
             // What follows the last facet is not needed.
@@ -239,17 +226,7 @@ impl Backbone for Vit {
 
     fn attention(&self, images: &Tensor, block: i64) -> Result<Tensor> {
         let block = block_index(block, self.spec.depth)?;
-        let Block { norm1, attn, .. } = &self.blocks[block];
-        Ok(attn.weights_and_values(&norm1.forward(&self.run_to(images, block)?)?)?.0)
+        let qkv = self.blocks[block].qkv(&self.run_to(images, block)?)?;
+        attention_weights(&qkv, self.spec.num_heads)
     }
-}
-
-fn linear(vb: VarBuilder<'_>, from: usize, to: usize, bias: bool) -> Result<Linear> {
-    let bias = if bias { Some(vb.get(to, "bias")?) } else { None };
-    Ok(Linear::new(vb.get((to, from), "weight")?, bias))
-}
-
-fn layer_norm(vb: VarBuilder<'_>, config: &VitConfig) -> Result<LayerNorm> {
-    let d = config.embed_dim;
-    Ok(LayerNorm::new(vb.get(d, "weight")?, vb.get(d, "bias")?, config.layer_norm_eps))
 }
