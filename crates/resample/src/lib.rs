@@ -2,8 +2,9 @@
 //! a separable resize by one [`Taps`] per axis, a grid sample by the four corners around each point.
 //! The gradient with respect to the map is the transpose of those weights.
 //!
-//! There is no anti-aliasing: shrinking skips pixels, as the defaults of PyTorch do. Pictures are
-//! resized elsewhere, before they reach a network; this crate is for scores and features.
+//! Shrinking skips pixels, as the defaults of PyTorch do; antialiasing is there for one purpose, the
+//! position tables of later transformers. Pictures are resized elsewhere, before they reach a network;
+//! this crate is for scores and features.
 #![doc = include_str!("../README.md")]
 
 mod error;

@@ -35,7 +35,7 @@ pub enum Align {
 
 /// The weights of one axis: for each of `output` indices a short list of `(source index, weight)`.
 ///
-/// All lists have the length of the kernel: at a border the same source index may occur more than once.
+/// All lists have the length of the kernel: at a border the same source index may occur more than once, or with weight 0.
 /// An axis of input length 0 has empty lists, so that everything resized from it is zero.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Taps {
@@ -62,6 +62,36 @@ impl Taps {
                 Mode::Bilinear => taps.extend(bilinear(align.source(input, output, i), input)),
                 Mode::Bicubic => taps.extend(bicubic(align.source(input, output, i), input)),
             }
+        }
+        Self { input, output, width, taps }
+    }
+
+    /// Bicubic weights with antialiasing, as PyTorch has them (`antialias=True, align_corners=False`).
+    ///
+    /// Output `i` is centred at `(i + 0.5) · input / output`. Where the axis shrinks, the kernel is stretched by that
+    /// quotient, so that every source pixel counts. It is Keys' cubic with `a = -0.5` here, for larger sizes as well, and
+    /// weights beyond the border are left out and the rest scaled to a sum of one.
+    pub fn antialiased_bicubic(input: usize, output: usize) -> Self {
+        let scale = input as f64 / output as f64;
+        let stretch = scale.max(1.0);
+        let support = 2.0 * stretch;
+        let lists: Vec<Vec<(usize, f64)>> = (0..output)
+            .map(|i| {
+                let centre = (i as f64 + 0.5) * scale;
+                // A negative number becomes 0.
+                let (first, end) = ((centre - support + 0.5) as usize, (centre + support + 0.5) as usize);
+                let weight = |j: usize| keys(-0.5, (j as f64 + 0.5 - centre).abs() / stretch);
+                (first..end.min(input)).map(|j| (j, weight(j))).collect()
+            })
+            .collect();
+        let width = lists.iter().map(Vec::len).max().unwrap_or(0);
+        let mut taps = Vec::with_capacity(output * width);
+        for list in lists {
+            let sum: f64 = list.iter().map(|(_, weight)| weight).sum();
+            taps.extend(list.iter().map(|&(j, weight)| (j, (weight / sum) as f32)));
+            // Filled up with a pixel that is read anyway.
+            let last = list.last().map_or(0, |&(j, _)| j);
+            taps.extend(std::iter::repeat_n((last, 0.0), width - list.len()));
         }
         Self { input, output, width, taps }
     }
@@ -129,7 +159,7 @@ fn bilinear(src: f64, input: usize) -> [(usize, f32); 2] {
 
 fn bicubic(src: f64, input: usize) -> [(usize, f32); 4] {
     let (low, t) = split(src, input);
-    let weights = [keys_far(1.0 + t), keys_near(t), keys_near(1.0 - t), keys_far(2.0 - t)];
+    let weights = [1.0 + t, t, 1.0 - t, 2.0 - t].map(|distance| keys(KEYS_A, distance));
     std::array::from_fn(|k| (clamped(low + k as isize - 1, input), weights[k] as f32))
 }
 
@@ -141,14 +171,15 @@ fn clamped(j: isize, input: usize) -> usize {
 /// The free parameter of Keys' cubic, at the value that PyTorch and OpenCV use.
 const KEYS_A: f64 = -0.75;
 
-/// Keys' cubic at distance `x` in `[0, 1]`.
-fn keys_near(x: f64) -> f64 {
-    ((KEYS_A + 2.0) * x - (KEYS_A + 3.0)) * x * x + 1.0
-}
-
-/// Keys' cubic at distance `x` in `[1, 2]`.
-fn keys_far(x: f64) -> f64 {
-    ((KEYS_A * x - 5.0 * KEYS_A) * x + 8.0 * KEYS_A) * x - 4.0 * KEYS_A
+/// Keys' cubic with free parameter `a` at distance `x`, 0 from 2 on.
+fn keys(a: f64, x: f64) -> f64 {
+    if x <= 1.0 {
+        ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a
+    } else {
+        0.0
+    }
 }
 
 #[cfg(test)]
@@ -278,7 +309,31 @@ mod tests {
     }
 
     #[test]
+    fn antialiasing_averages_what_it_skips() {
+        for (input, output) in [(1, 1), (1, 9), (9, 1), (2, 5), (7, 7), (28, 60), (60, 28), (37, 16)] {
+            let taps = Taps::antialiased_bicubic(input, output);
+            assert_eq!((taps.input(), taps.output()), (input, output));
+            for i in 0..output {
+                let row = dense(&taps, i);
+                assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6, "{input}→{output}");
+                assert!(input != output || row[i] == 1.0);
+                // Its mirror image reads the mirror image.
+                let back: Vec<f32> = dense(&taps, output - 1 - i).into_iter().rev().collect();
+                assert!(row.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1e-6), "{input}→{output}");
+            }
+        }
+        // Halving, away from the borders: the kernel at ±¼, ±¾, ±1¼ and ±1¾.
+        let row = dense(&Taps::antialiased_bicubic(16, 8), 4);
+        let half = [-3.0, -9.0, 29.0, 111.0].map(|v| v / 256.0);
+        let expected: Vec<f32> = half.into_iter().chain(half.into_iter().rev()).collect();
+        assert!(row[5..13].iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{row:?}");
+        assert!(row[..5].iter().chain(&row[13..]).all(|&weight| weight == 0.0));
+    }
+
+    #[test]
     fn empty_axes_are_allowed() {
+        assert!(Taps::antialiased_bicubic(0, 3).at(2).is_empty());
+        assert_eq!(Taps::antialiased_bicubic(3, 0).output(), 0);
         for mode in MODES {
             assert!(Taps::new(mode, Align::HalfPixel, 0, 3).at(2).is_empty());
             assert_eq!(Taps::new(mode, Align::Corners, 3, 0).output(), 0);

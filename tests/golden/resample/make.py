@@ -3,9 +3,10 @@
 Made with python 3.11, torch 2.15.0 (CPU), numpy 2.4.6, safetensors 0.8.0. Run: python3 make.py
 
 resize.safetensors       inputs (float32): x, weight.HxW; outputs (float64): MODE_acX.HxW, nearest.HxW, sf.HxW,
-                         nearest_sf.HxW and NAME.grad = d(sum(output * weight.HxW)) / dx. "sf" (bicubic) and
+                         nearest_sf.HxW, aa.HxW and NAME.grad = d(sum(output * weight.HxW)) / dx. "sf" (bicubic) and
                          "nearest_sf" are given scale_factor = ((H + .1) / h, (W + .1) / w) for a map of h x w,
-                         and take their coordinates from it, as DINO's position embedding does.
+                         and take their coordinates from it, as DINO's position embedding does. "aa" is
+                         bicubic with antialias=True, as in the position embedding of DINOv2 with registers.
 grid_sample.safetensors  inputs: x, grid, weight; outputs: PAD_acX, PAD_acX.grad_x, PAD_acX.grad_grid. No point
                          lies within 1e-2 px of a pixel centre or border, where the gradient is one-sided.
 """
@@ -38,6 +39,7 @@ def resize(rng):
                  for m in ("bilinear", "bicubic") for a in (False, True)}
         kinds["nearest"] = dict(mode="nearest", size=size)
         kinds["sf"] = dict(mode="bicubic", scale_factor=scale, align_corners=False)
+        kinds["aa"] = dict(mode="bicubic", align_corners=False, antialias=True, size=size)
         kinds["nearest_sf"] = dict(mode="nearest", scale_factor=scale)
         for kind, options in kinds.items():
             leaf = x.double().requires_grad_()
