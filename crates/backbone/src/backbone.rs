@@ -32,9 +32,10 @@ pub trait Backbone: Send + Sync {
     /// As [`Backbone::forward_features`].
     fn forward_layers(&self, images: &Tensor, layers: &[Layer]) -> Result<Vec<Features>>;
 
-    /// The tokens after each of the last `n` blocks, class token first, oldest block first: `n` times `[b, 1 + t, d]`.
+    /// The tokens after each of the last `n` blocks, oldest block first: `n` times `[b, 1 + r + t, d]`.
     ///
-    /// Each has gone through the network's final norm.
+    /// The class token comes first, then the `r` register tokens (most models have none), then the patches in row-major
+    /// order. Each has gone through the network's final norm.
     ///
     /// * `images`: as for [`Backbone::forward_features`].
     ///
@@ -42,7 +43,8 @@ pub trait Backbone: Send + Sync {
     /// As [`Backbone::forward_features`]; [`Error::Block`](crate::Error::Block) if there are fewer than `n` blocks.
     fn last_blocks(&self, images: &Tensor, n: usize) -> Result<Vec<Tensor>>;
 
-    /// Softmax weights of a block's attention, `[b, heads, 1 + t, 1 + t]`; row = query, and index 0 is the class token.
+    /// Softmax weights of a block's attention, `[b, heads, 1 + r + t, 1 + r + t]`; row = query, and the tokens are in the
+    /// order of [`Backbone::last_blocks`]: index 0 is the class token, the last `t` are the patches.
     ///
     /// * `images`: as for [`Backbone::forward_features`].
     /// * `block`: index of the block; negative counts from the end.
@@ -57,7 +59,7 @@ pub trait Backbone: Send + Sync {
 pub struct Features {
     /// The class token, `[b, d]`.
     pub cls: Tensor,
-    /// The patch tokens in row-major order, `[b, t, d]`.
+    /// The patch tokens in row-major order, `[b, t, d]`; register tokens are not among them.
     pub patches: Tensor,
     /// `(gh, gw)` with `gh * gw = t`.
     pub grid: (usize, usize),
@@ -76,6 +78,9 @@ pub struct BackboneSpec {
     pub num_heads: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
+    /// `r`, the number of register tokens, which stand between the class token and the patches.
+    #[serde(default)]
+    pub registers: usize,
 }
 
 impl BackboneSpec {

@@ -64,6 +64,19 @@ pub enum Error {
         /// The embedding dimension `d`.
         embed_dim: usize,
     },
+    /// A number of heads that leaves a model with rotary positions no whole number of turned dimensions.
+    #[error(
+        "{num_heads} attention heads of {head_dim} dimensions cannot be rotated with {periods} periods, each of which \
+         turns four dimensions"
+    )]
+    RotatedHeads {
+        /// The number of heads asked for or stated.
+        num_heads: usize,
+        /// Dimensions of each.
+        head_dim: usize,
+        /// The number of periods, as the state dict has it or as the dimensions imply.
+        periods: usize,
+    },
     /// A device that this build or machine does not have.
     #[error("device \"{choice}\" cannot be used: {reason}")]
     Device {
@@ -151,6 +164,7 @@ impl Error {
                 | Self::Unavailable { .. }
                 | Self::HeadsUnknown { .. }
                 | Self::Heads { .. }
+                | Self::RotatedHeads { .. }
                 | Self::Device { .. }
                 | Self::Facet(_)
                 | Self::Block { .. }

@@ -26,4 +26,4 @@ pub use error::{Error, Result};
 pub use hub::{hub_cache, hub_offline};
 pub use layer::{Facet, Layer};
 pub use load::{LoadOptions, Loaded, Origin, load};
-pub use models::{Vit, VitConfig, interpolate_pos};
+pub use models::{Dinov2, Dinov2Config, Dinov3, Dinov3Config, Resampling, Vit, VitConfig, interpolate_pos};

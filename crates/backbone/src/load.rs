@@ -11,9 +11,10 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{self, Checkpoint, ReadOptions};
 use crate::hub::{self, WEIGHTS};
+use crate::models::ModelConfig;
 use crate::random;
 use crate::source::Source;
-use crate::{Backbone, Error, Result, Vit, VitConfig};
+use crate::{Backbone, Error, Result};
 
 /// What a caller may know or want besides the name.
 #[derive(Debug, Clone)]
@@ -85,8 +86,9 @@ impl Loaded {
 /// Loads a backbone.
 ///
 /// * `name_or_file`: a weights file (`.pth`, `.pt`, `.ckpt`, `.bin`, `.safetensors`), a folder with `config.json` and
-///   weights, `random:ARCH[:SEED]`, `embedded:scenes-micro` (carried inside), `owner/repo` on the hub, DINO's `dino_vits8`, `dino_vits16`, `dino_vitb8`,
-///   `dino_vitb16`, or a timm name such as `vit_small_patch8_224.dino`.
+///   weights, `random:ARCH[:SEED]`, `embedded:scenes-micro` (carried inside), `owner/repo` on the hub, a name of the originals
+///   (`dino_vits8`, `dinov2_vits14`, `dinov2_vits14_reg`, `dinov3_vits16` and so on, which lead to the hub), or a timm name
+///   such as `vit_small_patch8_224.dino`.
 ///
 /// # Errors
 /// One for which [`Error::is_usage`] holds if the name leads nowhere or the number of heads is missing, one for which
@@ -138,9 +140,9 @@ fn from_checkpoint(
     normalization: Option<([f32; 3], [f32; 3])>,
     options: &LoadOptions,
 ) -> Result<Loaded> {
-    let vit = Vit::new(VarBuilder::from_tensors(read.tensors, DType::F32, &options.device), &read.config)?;
+    let weights = VarBuilder::from_tensors(read.tensors, DType::F32, &options.device);
     Ok(Loaded {
-        backbone: Box::new(vit),
+        backbone: read.config.build(weights)?,
         name: name.to_owned(),
         fingerprint: read.sha256,
         origin,
@@ -153,18 +155,18 @@ fn from_checkpoint(
 fn random_backbone(
     name: &str,
     architecture: &str,
-    config: VitConfig,
+    config: ModelConfig,
     seed: u64,
     options: &LoadOptions,
 ) -> Result<Loaded> {
-    let config = VitConfig { num_heads: options.num_heads.unwrap_or(config.num_heads), ..config };
+    let config = match options.num_heads {
+        Some(num_heads) => config.with_heads(num_heads),
+        None => config,
+    };
     let recipe = random::recipe(architecture, seed);
     let tensors = random::weights(&config, &recipe, &options.device)?;
     Ok(Loaded {
-        backbone: Box::new(Vit::new(
-            VarBuilder::from_tensors(tensors, DType::F32, &options.device),
-            &config,
-        )?),
+        backbone: config.build(VarBuilder::from_tensors(tensors, DType::F32, &options.device))?,
         name: name.to_owned(),
         fingerprint: checkpoint::hex(&Sha256::digest(recipe)),
         origin: Origin::Random { seed },

@@ -1,7 +1,8 @@
 //! Seeded weights as a DINO training starts from, for demos and tests.
 //!
-//! Linear maps, class token and position table are normal with deviation 0.02, cut off at ±2; their biases are 0 and
-//! layer norms the identity. The patch projection keeps a convolution's default, uniform in `±1 / √(3 p²)`. Every
+//! Linear maps, class and register tokens and the position table are normal with deviation 0.02, cut off at ±2; their biases
+//! are 0, layer norms the identity and layer scales 1 (a training of DINOv2 starts with tiny ones, under which blocks say
+//! nothing). The patch projection keeps a convolution's default, uniform in `±1 / √(3 p²)`. Every
 //! tensor has a ChaCha8 stream of its own, keyed by the recipe and the tensor's name: the same on every platform, for
 //! any order of filling and whatever else a model has.
 
@@ -13,7 +14,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal, Uniform};
 use sha2::{Digest, Sha256};
 
-use crate::{Result, VitConfig};
+use crate::Result;
+use crate::models::ModelConfig;
 
 /// Raised when the same recipe starts to give other numbers.
 const RECIPE_VERSION: u32 = 1;
@@ -27,11 +29,15 @@ pub(crate) fn recipe(architecture: &str, seed: u64) -> String {
     format!("random weights v{RECIPE_VERSION}, {architecture}, seed {seed}")
 }
 
-/// The state dict of a recipe, in DINO's names.
+/// The state dict of a recipe, in the original's names.
 ///
 /// # Errors
 /// [`Error::Tensor`](crate::Error::Tensor) if the device has no room for it.
-pub(crate) fn weights(config: &VitConfig, recipe: &str, device: &Device) -> Result<HashMap<String, Tensor>> {
+pub(crate) fn weights(
+    config: &ModelConfig,
+    recipe: &str,
+    device: &Device,
+) -> Result<HashMap<String, Tensor>> {
     let tensors = config.tensors().into_iter().map(|(name, shape)| {
         let values = fill(&name, &shape, config, recipe);
         Ok((name, Tensor::from_vec(values, shape, device)?))
@@ -40,16 +46,19 @@ pub(crate) fn weights(config: &VitConfig, recipe: &str, device: &Device) -> Resu
 }
 
 /// The values of one tensor, row-major.
-fn fill(name: &str, shape: &[usize], config: &VitConfig, recipe: &str) -> Vec<f32> {
+fn fill(name: &str, shape: &[usize], config: &ModelConfig, recipe: &str) -> Vec<f32> {
     let n = shape.iter().product();
     let rng = ChaCha8Rng::from_seed(Sha256::digest(format!("{recipe}, {name}")).into());
-    let bound = 1.0 / ((3 * config.patch_size * config.patch_size) as f64).sqrt();
+    let patch_size = config.vit().patch_size;
+    let bound = 1.0 / ((3 * patch_size * patch_size) as f64).sqrt();
     if name.starts_with("patch_embed.") {
         draw(rng, n, Uniform::new(-bound, bound).expect("the bound is finite and positive"))
     } else if name.contains("norm") {
         vec![if name.ends_with("weight") { 1.0 } else { 0.0 }; n]
     } else if name.ends_with("bias") {
         vec![0.0; n]
+    } else if name.ends_with("gamma") {
+        vec![1.0; n]
     } else {
         draw(rng, n, Normal::new(0.0, INIT_STD).expect("the deviation is finite"))
     }
@@ -69,8 +78,8 @@ fn draw(rng: impl Rng, n: usize, distribution: impl Distribution<f64>) -> Vec<f3
 mod tests {
     use super::*;
 
-    fn micro() -> VitConfig {
-        VitConfig::by_name("vit_micro_patch8").unwrap()
+    fn micro() -> ModelConfig {
+        ModelConfig::by_name("vit_micro_patch8").unwrap()
     }
 
     fn moments(values: &[f32]) -> (f64, f64) {
@@ -94,6 +103,9 @@ mod tests {
         assert_eq!(values("blocks.0.mlp.fc1.bias", &[768]), vec![0.0; 768]);
         assert_eq!(values("blocks.0.norm1.weight", &[192]), vec![1.0; 192]);
         assert_eq!(values("norm.bias", &[192]), vec![0.0; 192]);
+        assert_eq!(values("blocks.0.ls1.gamma", &[192]), vec![1.0; 192]);
+        let (mean, std) = moments(&values("register_tokens", &[1, 4, 192]));
+        assert!(mean.abs() < 3e-3 && (std / INIT_STD - 1.0).abs() < 0.1, "{mean} {std}");
     }
 
     #[test]

@@ -1,19 +1,29 @@
 //! What a user's name for a backbone means, before anything is opened.
 //!
-//! In this order: `random:ARCH[:SEED]`, `embedded:NAME`, an existing file or folder, something that can only be a path, DINO's own
-//! names, timm's names, and `owner/repo` on the hub.
+//! In this order: `random:ARCH[:SEED]`, `embedded:NAME`, an existing file or folder, something that can only be a path, the
+//! originals' names, timm's names, and `owner/repo` on the hub.
 
 use std::path::{Path, PathBuf};
 
 use crate::embedded::{self, Embedded};
-use crate::{Error, Result, VitConfig};
+use crate::models::ModelConfig;
+use crate::{Error, Result};
 
-/// DINO's own model names, and where the same weights are on the hub.
-const DINO: [(&str, &str); 4] = [
+/// The originals' own model names, and where the same weights are on the hub.
+const ORIGINALS: [(&str, &str); 13] = [
     ("dino_vits8", "facebook/dino-vits8"),
     ("dino_vits16", "facebook/dino-vits16"),
     ("dino_vitb8", "facebook/dino-vitb8"),
     ("dino_vitb16", "facebook/dino-vitb16"),
+    ("dinov2_vits14", "facebook/dinov2-small"),
+    ("dinov2_vitb14", "facebook/dinov2-base"),
+    ("dinov2_vitl14", "facebook/dinov2-large"),
+    ("dinov2_vits14_reg", "facebook/dinov2-with-registers-small"),
+    ("dinov2_vitb14_reg", "facebook/dinov2-with-registers-base"),
+    ("dinov2_vitl14_reg", "facebook/dinov2-with-registers-large"),
+    ("dinov3_vits16", "facebook/dinov3-vits16-pretrain-lvd1689m"),
+    ("dinov3_vitb16", "facebook/dinov3-vitb16-pretrain-lvd1689m"),
+    ("dinov3_vitl16", "facebook/dinov3-vitl16-pretrain-lvd1689m"),
 ];
 
 /// Extensions of weights files: a name that ends so and is not there is a missing file, not an unknown model.
@@ -23,7 +33,7 @@ const EXTENSIONS: [&str; 5] = ["pth", "pt", "ckpt", "bin", "safetensors"];
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Source {
     /// Seeded weights of a named architecture.
-    Random { architecture: String, config: VitConfig, seed: u64 },
+    Random { architecture: String, config: ModelConfig, seed: u64 },
     /// Weights inside the program.
     Embedded(&'static Embedded),
     /// An existing file.
@@ -50,7 +60,7 @@ impl Source {
         } else if looks_like_a_path(name) {
             return Err(Error::NotFound { path: path.to_owned() });
         }
-        if let Some((_, repo)) = DINO.iter().find(|(alias, _)| *alias == name) {
+        if let Some((_, repo)) = ORIGINALS.iter().find(|(alias, _)| *alias == name) {
             return Ok(Self::Hub((*repo).to_owned()));
         }
         match name.split('/').collect::<Vec<_>>()[..] {
@@ -65,12 +75,13 @@ impl Source {
 
 fn random(name: &str, recipe: &str) -> Result<Source> {
     let (architecture, seed) = recipe.split_once(':').unwrap_or((recipe, "0"));
-    match (VitConfig::by_name(architecture), seed.parse()) {
+    match (ModelConfig::by_name(architecture), seed.parse()) {
         (Some(config), Ok(seed)) => Ok(Source::Random { architecture: architecture.to_owned(), config, seed }),
         _ => Err(Error::UnknownName {
             name: name.to_owned(),
             hint: "expected random:ARCH or random:ARCH:SEED with an ARCH such as vit_small_patch8 (tiny, small, base \
-                   with patch 8 or 16, or vit_micro_patch8) and a seed from 0"
+                   with patch 8 or 16, or vit_micro_patch8), dinov2_small_patch14, dinov2_reg4_small_patch14 or \
+                   dinov3_small_patch16 (micro, small, base, large) and a seed from 0"
                 .to_owned(),
         }),
     }
@@ -84,11 +95,12 @@ fn not_embedded(name: &str) -> Error {
 }
 
 fn unknown(name: &str) -> Error {
-    let hint = if VitConfig::by_name(name).is_some() {
+    let hint = if ModelConfig::by_name(name).is_some() {
         format!("for random weights of that size say random:{name}")
     } else {
-        "expected a weights file, a folder, owner/repo, dino_vits8, dino_vits16, dino_vitb8, dino_vitb16, a timm name \
-         such as vit_small_patch8_224.dino, embedded:scenes-micro, or random:ARCH:SEED"
+        "expected a weights file, a folder, owner/repo, dino_vits8, dino_vits16, dino_vitb8, dino_vitb16, dinov2_vits14, \
+         dinov2_vits14_reg or dinov3_vits16 (or b or l for s), a timm name such as \
+         vit_small_patch8_224.dino, embedded:scenes-micro, or random:ARCH:SEED"
             .to_owned()
     };
     Error::UnknownName { name: name.to_owned(), hint }
@@ -118,8 +130,11 @@ mod tests {
         for (name, repo) in [
             ("dino_vits8", "facebook/dino-vits8"),
             ("dino_vitb16", "facebook/dino-vitb16"),
+            ("dinov2_vitl14_reg", "facebook/dinov2-with-registers-large"),
+            ("dinov3_vits16", "facebook/dinov3-vits16-pretrain-lvd1689m"),
             ("facebook/dino-vits16", "facebook/dino-vits16"),
             ("vit_small_patch8_224.dino", "timm/vit_small_patch8_224.dino"),
+            ("vit_small_patch14_reg4_dinov2.lvd142m", "timm/vit_small_patch14_reg4_dinov2.lvd142m"),
             ("some-one/model.v2", "some-one/model.v2"),
         ] {
             assert_eq!(Source::parse(name).unwrap(), Source::Hub(repo.to_owned()), "{name}");
@@ -131,7 +146,27 @@ mod tests {
         for (name, expected) in [("random:vit_tiny_patch16", 0), ("random:vit_tiny_patch16:7", 7)] {
             assert!(matches!(Source::parse(name).unwrap(), Source::Random { seed, .. } if seed == expected));
         }
-        for bad in ["random:", "random:vit_small", "random:vit_tiny_patch16:", "random:vit_tiny_patch16:-1"] {
+        for name in [
+            "dinov2_small_patch14",
+            "dinov2_reg4_large_patch14",
+            "dinov3_base_patch16",
+            "dinov3_micro_patch16",
+        ] {
+            let Source::Random { config, .. } = Source::parse(&format!("random:{name}:3")).unwrap() else {
+                panic!()
+            };
+            assert!(config.tensors().iter().any(|(tensor, _)| tensor == "blocks.3.ls2.gamma"), "{name}");
+        }
+        for bad in [
+            "random:",
+            "random:vit_small",
+            "random:vit_tiny_patch16:",
+            "random:vit_tiny_patch16:-1",
+            "random:dinov2_small_patch16",
+            "random:dinov2_tiny_patch14",
+            "random:dinov2_reg3_small_patch14",
+            "random:dinov3_small_patch14",
+        ] {
             assert!(matches!(Source::parse(bad).unwrap_err(), Error::UnknownName { .. }), "{bad}");
         }
     }

@@ -1,6 +1,6 @@
 //! Agreement with PyTorch: tokens, layers, facets, attention and position tables.
 //!
-//! The same assertions run over our own numbers (`tests/golden/backbone`, with the script that made them) and over every
+//! The same assertions run over our own numbers (`tests/golden/backbone`, with the scripts that made them) and over every
 //! case `01_dino_vit*` and `02_hf_vit*` of the reference folder `$FEATLAB_GOLDEN`, where there is one. Names of tensors
 //! say what was computed, `NAME.HxW`; a tensor `NAME.HxW.f64` is the better reference for `NAME.HxW` and replaces it.
 
@@ -33,7 +33,8 @@ impl Tolerance {
         }
     }
 
-    fn check(&self, name: &str, y: &Tensor, reference: &Tensor) {
+    /// Returns how far off `y` is, relative to the largest number.
+    fn check(&self, name: &str, y: &Tensor, reference: &Tensor) -> f64 {
         assert_eq!(y.dims(), reference.dims(), "{name}");
         let flat =
             |x: &Tensor| x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
@@ -41,6 +42,7 @@ impl Tolerance {
         let max = reference.iter().fold(0f64, |max, v| max.max(v.abs()));
         let off = y.iter().zip(&reference).fold(0f64, |off, (a, b)| off.max((a - b).abs()));
         assert!(off <= self.rel_to_max * max + self.abs_floor, "{name}: {off:e} off at a maximum of {max}");
+        off / max
     }
 }
 
@@ -53,11 +55,41 @@ fn own_numbers() {
     let mut checked = 0;
     for (file, num_heads) in [("weights.pth", Some(2)), ("weights_legacy.pth", Some(2)), ("hf", None)] {
         let backbone = open(&folder.join(file), num_heads);
-        checked += check_outputs(&*backbone, &expected, &expected, &tolerance);
+        checked += check_outputs(&*backbone, &expected, &expected, &tolerance).0;
     }
     // Of both sizes: tokens, keys, all layers, and three facets and the attention of two blocks.
     assert_eq!(checked, 3 * 2 * (3 + 2 * 4));
     assert_eq!(check_positions(&read(&folder.join("hf/model.safetensors")), &expected, &tolerance), 2);
+}
+
+/// Every layout of DINOv2 and DINOv3 against the case that it belongs to, and what the architecture says of it.
+#[test]
+fn later_models() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/backbone");
+    let tolerance = Tolerance { rel_to_max: 1e-5, abs_floor: 1e-7 };
+    for (family, weights, case, architecture) in [
+        ("dinov2", "plain.pth", "plain", "dinov2_d8_depth2_heads2_patch14"),
+        ("dinov2", "plain_hf", "plain_hf", "dinov2_d8_depth2_heads2_patch14_resized"),
+        ("dinov2", "reg.pth", "reg", "dinov2_reg2_d8_depth2_heads2_patch14"),
+        ("dinov2", "reg_hf", "reg", "dinov2_reg2_d8_depth2_heads2_patch14"),
+        ("dinov2", "reg_timm.pth", "reg", "dinov2_reg2_d8_depth2_heads2_patch14"),
+        ("dinov3", "original.pth", "original", "dinov3_reg2_d24_depth2_heads2_patch4"),
+        ("dinov3", "hf", "hf", "dinov3_reg2_d24_depth2_heads2_patch4"),
+        ("dinov3", "timm.pth", "hf", "dinov3_reg2_d24_depth2_heads2_patch4"),
+    ] {
+        let folder = root.join(family);
+        let images = read(&folder.join("images.safetensors"));
+        let expected = read(&folder.join(format!("{case}.expected.safetensors")));
+        // No family has so few dimensions; the folders state their heads, and the original DINOv3 by its periods.
+        let stated = weights.ends_with("hf") || weights == "original.pth";
+        let backbone = open(&folder.join(weights), (!stated).then_some(2));
+        assert_eq!(backbone.spec().architecture, architecture);
+        assert_eq!(backbone.spec().registers, if case.starts_with("plain") { 0 } else { 2 });
+        let (checked, off) = check_outputs(&*backbone, &images, &expected, &tolerance);
+        // Of every size: tokens, all tokens of all blocks, three facets and two blocks' attention.
+        assert_eq!(checked, images.len() * (1 + 1 + 3 + 2), "{weights}");
+        println!("{family}/{weights}: {checked} tensors agree, {off:.1e} off at most");
+    }
 }
 
 #[test]
@@ -80,7 +112,7 @@ fn reference_dino() {
             }
             // Rounded weights are for the loader alone: the outputs belong to the unrounded ones.
             if !file.to_string_lossy().contains("_f16") {
-                checked += check_outputs(&*backbone, &input, &expected, &Tolerance::of(&case));
+                checked += check_outputs(&*backbone, &input, &expected, &Tolerance::of(&case)).0;
             }
         }
         let plain = folder.join("weights.safetensors");
@@ -113,24 +145,24 @@ fn reference_hugging_face() {
     }
 }
 
-/// Compares everything that is expected of the images `img.HxW`; returns how many tensors were.
+/// Compares everything that is expected of the images `img.HxW`; returns how many tensors were, and how far off at most.
 fn check_outputs(
     backbone: &dyn Backbone,
     input: &Tensors,
     expected: &Tensors,
     tolerance: &Tolerance,
-) -> usize {
-    let mut checked = 0;
+) -> (usize, f64) {
+    let (mut checked, mut off) = (0, 0f64);
     for (name, images) in input.iter().filter(|(name, _)| name.starts_with("img.")) {
         let size = name.strip_prefix("img.").unwrap();
         for (what, y) in outputs(backbone, images, size, expected) {
             let reference =
                 expected.get(&format!("{what}.{size}.f64")).unwrap_or(&expected[&format!("{what}.{size}")]);
-            tolerance.check(&format!("{what}.{size}"), &y, reference);
+            off = off.max(tolerance.check(&format!("{what}.{size}"), &y, reference));
             checked += 1;
         }
     }
-    checked
+    (checked, off)
 }
 
 /// Our value for every tensor that is expected of these images.
@@ -165,6 +197,8 @@ fn outputs(
     let layers: Vec<Tensor> =
         blocks.map(|block| tokens(backbone, images, Layer { block, facet: Facet::Token })).collect();
     all.push(("layers".to_owned(), Tensor::stack(&layers, 0).unwrap()));
+    let every = backbone.last_blocks(images, spec.depth).unwrap(); // with registers, if there are any
+    all.push(("all".to_owned(), Tensor::stack(&every, 0).unwrap()));
     all.retain(|(what, _)| expected.contains_key(&format!("{what}.{size}")));
     all
 }

@@ -26,6 +26,8 @@ pub(crate) enum Storage {
     Bytes(Range<usize>),
     /// An entry of the zip archive that the file is.
     Entry(String),
+    /// None: a tensor that the file leaves out because all its values are zero.
+    Zeros,
 }
 
 /// A tensor that was not read yet.
@@ -60,6 +62,11 @@ pub(crate) fn row_major(shape: &[usize]) -> Vec<usize> {
 }
 
 impl Array {
+    /// Zeros in the shape of a tensor and of its type.
+    pub(crate) fn zeros(shape: Vec<usize>, dtype: Dtype) -> Self {
+        Self { strides: row_major(&shape), shape, offset: 0, dtype, storage: Storage::Zeros }
+    }
+
     /// The values, row-major.
     ///
     /// # Errors

@@ -88,22 +88,34 @@ impl<'a> Container<'a> {
         Ok(Self { bytes, archive: None, last: None, arrays, inside, notes: Vec::new() })
     }
 
-    /// The values of all parts, one after the other.
+    /// The values of all parts, one after the other, times the mask where there is one.
     ///
     /// # Errors
     /// If they go beyond their storage, or are no floating-point numbers.
     pub(crate) fn values(&mut self, parts: &Parts) -> Result<Vec<f32>, String> {
         let mut all = Vec::new();
-        for array in &parts.0 {
-            all.append(&mut array.values(self.storage(&array.storage)?)?);
+        for array in &parts.arrays {
+            all.append(&mut self.of_array(array)?);
+        }
+        if let Some(mask) = &parts.mask {
+            let mask = self.of_array(mask)?;
+            all.iter_mut().zip(mask).for_each(|(value, factor)| *value *= factor);
         }
         Ok(all)
+    }
+
+    fn of_array(&mut self, array: &Array) -> Result<Vec<f32>, String> {
+        match &array.storage {
+            Storage::Zeros => Ok(vec![0.0; array.shape.iter().product()]),
+            storage => array.values(self.storage(storage)?),
+        }
     }
 
     fn storage(&mut self, storage: &Storage) -> Result<&[u8], String> {
         let (name, archive) = match (storage, &mut self.archive) {
             (Storage::Bytes(range), _) => return Ok(&self.bytes[range.clone()]),
             (Storage::Entry(name), Some(archive)) => (name, archive),
+            (Storage::Zeros, _) => return Ok(&[]),
             (Storage::Entry(name), None) => return Err(format!("there is no archive to hold {name}")),
         };
         if self.last.as_ref().is_none_or(|(last, _)| last != name) {

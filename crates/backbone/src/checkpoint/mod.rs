@@ -1,6 +1,6 @@
-//! From a weights file to the tensors of a `Vit`, in DINO's names and in `f32`.
+//! From a weights file to the tensors of a model, in the original's names and in `f32`.
 //!
-//! Container (zip, legacy pickle, safetensors) → state dict without wrappers → DINO's layout → sizes → check → values.
+//! Container (zip, legacy pickle, safetensors) → state dict without wrappers → the original's layout → sizes → check → values.
 //! Names and shapes are settled before a value is read, so that what is not needed is never decoded and nothing that a
 //! file claims is allocated before it is checked. Every damage ends in an error that names the file.
 
@@ -20,8 +20,10 @@ use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 
 use self::container::Container;
+use self::layout::Layout;
 use self::sizes::{Shapes, Sizes};
-use crate::{Error, Result, VitConfig};
+use crate::models::ModelConfig;
+use crate::{Error, Result};
 
 pub(crate) use self::sidecar::normalization;
 
@@ -31,7 +33,7 @@ const MAX_EXPANSION: usize = 8;
 
 /// A checkpoint, read.
 pub(crate) struct Checkpoint {
-    pub(crate) config: VitConfig,
+    pub(crate) config: ModelConfig,
     /// The state dict, complete and finite.
     pub(crate) tensors: HashMap<String, Tensor>,
     /// SHA-256 of the file, in hexadecimal.
@@ -70,10 +72,15 @@ pub(crate) fn decode(path: &Path, bytes: &[u8], options: &ReadOptions<'_>) -> Re
     let refuse = |reason: String| Error::Checkpoint { path: path.to_owned(), reason };
     let mut container = Container::open(bytes).map_err(refuse)?;
     let (arrays, outside) = unwrap::strip(std::mem::take(&mut container.arrays));
-    let (parts, behind) = layout::to_dino(arrays);
+    let layout = Layout::of(arrays);
+    if let Some(name) = layout.gated() {
+        return Err(refuse(gated(name)));
+    }
+    let Layout { parts, behind, hugging_face } = layout;
     let left_out = [outside, behind].concat();
     let shapes: Shapes = parts.iter().map(|(name, parts)| (name.clone(), parts.shape())).collect();
     let sizes = Sizes::read_off(&shapes).ok_or_else(|| refuse(foreign(&shapes)))?;
+    let sizes = sizes.in_hugging_face(hugging_face);
     check(path, sizes, &shapes)?;
     let config = sidecar::complete(sizes, path, options.with_config, options.num_heads, &container.inside)?;
     if decoded_bytes(&shapes) > bytes.len().saturating_mul(MAX_EXPANSION) {
@@ -103,17 +110,9 @@ fn decoded_bytes(shapes: &Shapes) -> usize {
 }
 
 fn check(path: &Path, sizes: Sizes, shapes: &Shapes) -> Result<()> {
-    let Sizes { embed_dim, depth, patch_size, .. } = sizes;
-    // Names and shapes do not depend on the heads and the epsilon, which are not known yet.
-    match sizes::problems(&sizes.with(1, 0.0).tensors(), shapes) {
+    match sizes::problems(&sizes.tensors(), shapes) {
         None => Ok(()),
-        Some(problems) => Err(Error::Tensors {
-            path: path.to_owned(),
-            model: format!(
-                "a ViT of {depth} blocks with {embed_dim} dimensions and patches of {patch_size} px"
-            ),
-            problems,
-        }),
+        Some(problems) => Err(Error::Tensors { path: path.to_owned(), model: sizes.model(), problems }),
     }
 }
 
@@ -122,6 +121,14 @@ fn check_finite(path: &Path, tensor: &str, values: &[f32]) -> Result<()> {
         0 => Ok(()),
         count => Err(Error::NotFinite { path: path.to_owned(), tensor: tensor.to_owned(), count }),
     }
+}
+
+/// Why a model with this tensor is not read.
+fn gated(tensor: &str) -> String {
+    format!(
+        "its perceptrons are gated (SwiGLU, tensor {tensor}), as those of the giant and \"plus\" models are; only plain ones \
+         with GELU are supported, as in the models S, B and L"
+    )
 }
 
 /// Why tensors are no vision transformer.

@@ -2,16 +2,16 @@
 //!
 //! The shapes of the tensors are the same for any number of heads, but the features are not, and a wrong number gives
 //! plausible nonsense. So sources are asked in a fixed order, each only if the sizes it states are those of the
-//! tensors: the caller, `config.json`, the file's own metadata, other JSON files beside it, the training program's
+//! tensors: the caller, the periods of a rotation, `config.json`, the file's own metadata, other JSON files beside it, the training program's
 //! arguments, and at last the family whose heads have 64 dimensions.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::sizes::Sizes;
-use crate::models::LAYER_NORM_EPS;
-use crate::{Error, Result, VitConfig};
+use super::sizes::{Sizes, Untold};
+use crate::models::ModelConfig;
+use crate::{Error, Result};
 
 /// Embedding dimensions of the published families, whose heads all have 64 dimensions.
 const FAMILY_DIMS: [usize; 4] = [192, 384, 768, 1024];
@@ -45,10 +45,16 @@ pub(crate) fn complete(
     required: bool,
     asked: Option<usize>,
     inside: &Inside,
-) -> Result<VitConfig> {
+) -> Result<ModelConfig> {
     let config = config_json(sizes, weights, required)?;
-    let eps = config.as_ref().and_then(|json| number(json, &["layer_norm_eps"])).unwrap_or(LAYER_NORM_EPS);
-    let stated = asked.or_else(|| config.as_ref().and_then(heads)).or(inside.metadata_heads);
+    let stated = |name: &str| config.as_ref().and_then(|json| number(json, &[name]));
+    let (layer_norm_eps, rope_theta) = (stated("layer_norm_eps"), stated("rope_theta"));
+    if let Some(theta) = rope_theta.filter(|theta| !(theta.is_finite() && *theta > 0.0)) {
+        let reason = format!("rope_theta is {theta}, and no base of periods");
+        return Err(Error::Config { path: weights.with_file_name("config.json"), reason });
+    }
+    let stated = asked.or_else(|| sizes.heads().or_else(|| config.as_ref().and_then(heads)));
+    let stated = stated.or(inside.metadata_heads);
     let num_heads = match stated {
         Some(heads) => heads,
         None => match heads_of_neighbours(sizes, weights)? {
@@ -59,7 +65,7 @@ pub(crate) fn complete(
             })?,
         },
     };
-    let config = sizes.with(num_heads, eps);
+    let config = sizes.with(Untold { num_heads, layer_norm_eps, rope_theta });
     config.check_heads()?;
     Ok(config)
 }
@@ -83,7 +89,8 @@ impl Inside {
     /// The heads that the training program's arguments imply.
     fn heads(&self, sizes: Sizes) -> Option<usize> {
         let named = || {
-            let config = VitConfig::by_name(&format!("{}_patch16", self.architecture.as_deref()?))?;
+            let config = ModelConfig::by_name(&format!("{}_patch16", self.architecture.as_deref()?))?;
+            let config = config.vit();
             (config.embed_dim == sizes.embed_dim).then_some(config.num_heads)
         };
         self.argument_heads.or_else(named)
@@ -182,6 +189,7 @@ fn contradiction(json: &Value, sizes: Sizes) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::VitConfig;
 
     /// A model of 64 dimensions, whose heads no family tells, and one of 192.
     fn sizes(embed_dim: usize) -> Sizes {
@@ -203,7 +211,7 @@ mod tests {
     ) -> Result<usize> {
         let folder = folder(files);
         let config = complete(sizes(embed_dim), &folder.path().join("weights.pth"), false, asked, inside)?;
-        Ok(config.num_heads)
+        Ok(config.vit().num_heads)
     }
 
     #[test]
@@ -264,11 +272,12 @@ mod tests {
         };
         let config =
             complete(r#"{"num_attention_heads": 6, "layer_norm_eps": 1e-12, "hidden_act": "gelu"}"#).unwrap();
-        assert_eq!((config.num_heads, config.layer_norm_eps), (6, 1e-12));
+        assert_eq!((config.vit().num_heads, config.vit().layer_norm_eps), (6, 1e-12));
         for bad in [
             r#"{"hidden_size": 384}"#,
             r#"{"num_hidden_layers": 12}"#,
             r#"{"hidden_act": "relu"}"#,
+            r#"{"rope_theta": -100.0}"#,
             "{",
             "[]",
         ] {

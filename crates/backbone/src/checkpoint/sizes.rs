@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::VitConfig;
+use crate::models::{DINOV3_EPS, LAYER_NORM_EPS, ModelConfig, ROPE_THETA, Shaped};
+use crate::{Dinov2Config, Dinov3Config, Resampling, VitConfig};
 
-/// Shapes by name, in DINO's layout.
+/// Shapes by name, in the original's layout.
 pub(crate) type Shapes = BTreeMap<String, Vec<usize>>;
 
 /// Larger sizes are a hostile file's, and do not count.
@@ -16,15 +17,35 @@ const MAX_SIZE: usize = 1 << 20;
 /// How many problems are spelled out.
 const SHOWN: usize = 8;
 
-/// What the tensors of a vision transformer tell of it: all but the number of heads and the norm's epsilon.
+/// Which of the models has such tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Vit,
+    Dinov2,
+    Dinov3,
+}
+
+/// What no tensor tells; the model's own where nothing else does.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+pub(crate) struct Untold {
+    pub(crate) num_heads: usize,
+    pub(crate) layer_norm_eps: Option<f64>,
+    pub(crate) rope_theta: Option<f64>,
+}
+
+/// What the tensors of a vision transformer tell of it: all but [`Untold`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sizes {
+    kind: Kind,
     pub(crate) embed_dim: usize,
     pub(crate) depth: usize,
     mlp_dim: usize,
     pub(crate) patch_size: usize,
     grid: usize,
     qkv_bias: bool,
+    registers: usize,
+    periods: Option<usize>,
+    hugging_face: bool,
 }
 
 impl Sizes {
@@ -47,27 +68,101 @@ impl Sizes {
         let patch_size = vote(
             [side("patch_embed.proj.weight", 2), side("patch_embed.proj.weight", 3)].into_iter().flatten(),
         );
+        let kind = Kind::of(shapes, depth);
+        let table = side("pos_embed", 1).map(|entries| entries.saturating_sub(1).isqrt());
+        let registers = match kind {
+            Kind::Vit => None,
+            Kind::Dinov2 => side("register_tokens", 1),
+            Kind::Dinov3 => side("storage_tokens", 1),
+        };
         Some(Self {
+            kind,
             embed_dim,
             depth,
             mlp_dim: vote(in_blocks("mlp.fc1.bias")).unwrap_or(embed_dim.saturating_mul(4)),
             patch_size: patch_size.filter(|&side| side > 0)?,
-            grid: side("pos_embed", 1)?.saturating_sub(1).isqrt(),
+            grid: if kind == Kind::Dinov3 { 0 } else { table? },
             qkv_bias: !in_blocks("attn.qkv.bias").is_empty(),
+            registers: registers.unwrap_or(0),
+            periods: side("rope_embed.periods", 0).filter(|_| kind == Kind::Dinov3),
+            hugging_face: false,
         })
     }
 
+    /// The same, of a file that was in Hugging Face's names or not.
+    pub(crate) fn in_hugging_face(self, hugging_face: bool) -> Self {
+        Self { hugging_face, ..self }
+    }
+
+    /// The number of heads, where a tensor tells it after all: four dimensions for each period of a rotation.
+    pub(crate) fn heads(self) -> Option<usize> {
+        self.embed_dim.checked_div(self.periods?.checked_mul(4)?)
+    }
+
+    /// What the tensors seem to be, in words.
+    pub(crate) fn model(self) -> String {
+        let name = match self.kind {
+            Kind::Vit => "a ViT",
+            Kind::Dinov2 => "a DINOv2",
+            Kind::Dinov3 => "a DINOv3",
+        };
+        let Self { embed_dim, depth, patch_size, registers, .. } = self;
+        let registers = if registers > 0 { format!(", {registers} registers") } else { String::new() };
+        format!(
+            "{name} of {depth} blocks with {embed_dim} dimensions{registers} and patches of {patch_size} px"
+        )
+    }
+
+    /// Every tensor that the model must have.
+    pub(crate) fn tensors(self) -> Shaped {
+        // Names and shapes depend on nothing that the tensors do not tell.
+        self.with(Untold { num_heads: 1, ..Untold::default() }).tensors()
+    }
+
     /// The whole configuration.
-    pub(crate) fn with(self, num_heads: usize, layer_norm_eps: f64) -> VitConfig {
-        VitConfig {
+    pub(crate) fn with(self, untold: Untold) -> ModelConfig {
+        let own_eps = if self.kind == Kind::Dinov3 { DINOV3_EPS } else { LAYER_NORM_EPS };
+        let vit = VitConfig {
             embed_dim: self.embed_dim,
             depth: self.depth,
-            num_heads,
+            num_heads: untold.num_heads,
             mlp_dim: self.mlp_dim,
             patch_size: self.patch_size,
             grid: self.grid,
             qkv_bias: self.qkv_bias,
-            layer_norm_eps,
+            layer_norm_eps: untold.layer_norm_eps.unwrap_or(own_eps),
+        };
+        let Self { registers, periods, .. } = self;
+        match self.kind {
+            Kind::Vit => ModelConfig::Vit(vit),
+            Kind::Dinov2 => {
+                // The transformers library resizes where the original has the tenth.
+                let resampling = match Dinov2Config::original(registers) {
+                    Resampling::Tenth if self.hugging_face => Resampling::Resized,
+                    original => original,
+                };
+                ModelConfig::Dinov2(Dinov2Config { vit, registers, resampling })
+            }
+            Kind::Dinov3 => {
+                let rope_theta = untold.rope_theta.unwrap_or(ROPE_THETA);
+                ModelConfig::Dinov3(Dinov3Config { vit, registers, rope_theta, periods })
+            }
+        }
+    }
+}
+
+impl Kind {
+    /// Rotations or storage tokens make a DINOv3; registers, or layer scales in most places, a DINOv2.
+    fn of(shapes: &Shapes, depth: usize) -> Self {
+        let has = |name: &str| shapes.contains_key(name);
+        let is_scale = |name: &&String| name.ends_with(".ls1.gamma") || name.ends_with(".ls2.gamma");
+        let scales = shapes.keys().filter(is_scale).count();
+        if has("storage_tokens") || has("rope_embed.periods") {
+            Self::Dinov3
+        } else if has("register_tokens") || scales >= depth {
+            Self::Dinov2
+        } else {
+            Self::Vit
         }
     }
 }
@@ -126,9 +221,41 @@ mod tests {
     fn sizes_are_those_that_made_the_tensors() {
         for config in [config(), VitConfig { qkv_bias: false, grid: 5, ..config() }] {
             let sizes = Sizes::read_off(&shapes(&config)).unwrap();
-            assert_eq!(sizes.with(config.num_heads, config.layer_norm_eps), config);
+            let untold = Untold { num_heads: config.num_heads, ..Untold::default() };
+            assert_eq!(sizes.with(untold), ModelConfig::Vit(config.clone()));
             assert_eq!(problems(&config.tensors(), &shapes(&config)), None);
         }
+    }
+
+    #[test]
+    fn the_kind_is_told_by_the_tensors() {
+        let v2 = |registers| Dinov2Config {
+            vit: config(),
+            registers,
+            resampling: Dinov2Config::original(registers),
+        };
+        let vit = VitConfig { grid: 0, layer_norm_eps: 1e-5, ..config() };
+        let v3 =
+            |registers, periods| Dinov3Config { vit: vit.clone(), registers, rope_theta: 100.0, periods };
+        for config in [
+            ModelConfig::Dinov2(v2(0)),
+            ModelConfig::Dinov2(v2(4)),
+            ModelConfig::Dinov3(v3(4, None)),
+            ModelConfig::Dinov3(v3(4, Some(16))),
+            ModelConfig::Dinov3(v3(0, Some(16))),
+        ] {
+            let tensors: Shapes = config.tensors().into_iter().collect();
+            let sizes = Sizes::read_off(&tensors).unwrap();
+            assert_eq!(sizes.with(Untold { num_heads: 3, ..Untold::default() }), config);
+            assert_eq!(problems(&sizes.tensors(), &tensors), None);
+            // One missing scale does not make another model of it.
+            let mut damaged = tensors.clone();
+            damaged.remove("blocks.1.ls2.gamma");
+            assert_eq!(Sizes::read_off(&damaged), Some(sizes));
+            assert_eq!(problems(&sizes.tensors(), &damaged).unwrap(), "missing blocks.1.ls2.gamma [192]");
+        }
+        let with_periods = ModelConfig::Dinov3(v3(4, Some(16))).tensors().into_iter().collect();
+        assert_eq!(Sizes::read_off(&with_periods).unwrap().heads(), Some(3));
     }
 
     #[test]

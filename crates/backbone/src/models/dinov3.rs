@@ -1,0 +1,174 @@
+//! DINOv3 (Siméoni et al. 2025): a vision transformer with layer scale and registers, whose patches know their places by
+//! rotation alone.
+//!
+//! `x = [cls; storage tokens; patches W]`, then for every block `x += γ₁ Attn(LN1 x)`, `x += γ₂ MLP(LN2 x)`, and a final
+//! layer norm. There is no position table: in every block the queries and keys of the patches are turned by angles
+//! ([`Rope`]) that follow from where a patch's centre lies in the image, `2 (i + ½) / gh - 1` and likewise for columns, so
+//! that the image is `[-1, 1]` wide and high whatever its shape. Class token and storage tokens (which other models call
+//! registers) are not turned. Keys have no bias: the original keeps one and multiplies it by zeros (`bias_mask`).
+//!
+//! The periods of the rotation are `θ^(4 k / hd)` with θ = 100. The original stores them, rounded to 16 bits in the
+//! published files, and where a file has them they are used; they are not in Hugging Face's or timm's files.
+//! Layer norms add 1e-5, unlike the earlier models. The facets query and key are what the projection gives, before they
+//! are turned. The perceptron is the plain one of S, B and L; the gated one of the "plus" models and the 7B is not
+//! implemented.
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+
+use super::config::{Shaped, VitConfig};
+use super::encoder::{Encoder, Entry};
+use super::patch_embed::PatchEmbed;
+use crate::nn::Rope;
+use crate::{Backbone, BackboneSpec, Error, Features, Layer, Result};
+
+/// Side of a patch in the published models, and their number of storage tokens.
+const PATCH: usize = 16;
+const REGISTERS: usize = 4;
+
+/// The layer norm epsilon of DINOv3.
+pub(crate) const DINOV3_EPS: f64 = 1e-5;
+
+/// The base of the periods in the published models.
+pub(crate) const ROPE_THETA: f64 = 100.0;
+
+/// Sizes of a DINOv3 model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dinov3Config {
+    /// The sizes that it shares with a plain vision transformer; its `grid` is 0, as there is no position table.
+    pub vit: VitConfig,
+    /// `r`, the number of storage tokens.
+    pub registers: usize,
+    /// θ, from which the periods follow where the state dict has none.
+    pub rope_theta: f64,
+    /// How many periods the state dict has, if it has any: a quarter of a head's dimensions.
+    pub periods: Option<usize>,
+}
+
+impl Dinov3Config {
+    /// The configuration of `dinov3_SIZE_patch16`: micro (ours), small, base or large.
+    ///
+    /// ```
+    /// let config = backbone::Dinov3Config::by_name("dinov3_large_patch16").expect("a published size");
+    /// assert_eq!((config.vit.embed_dim, config.vit.depth, config.registers), (1024, 24, 4));
+    /// ```
+    pub fn by_name(name: &str) -> Option<Self> {
+        let size = name.strip_prefix("dinov3_")?.strip_suffix("_patch16")?;
+        let vit = VitConfig::of_size(size, PATCH, 0).filter(|_| size != "tiny")?;
+        let vit = VitConfig { layer_norm_eps: DINOV3_EPS, ..vit };
+        Some(Self { vit, registers: REGISTERS, rope_theta: ROPE_THETA, periods: None })
+    }
+
+    /// A name for all that is not in the weights, as [`VitConfig::architecture`].
+    ///
+    /// The number of storage tokens is spelled out where it is not 4, and θ where it is not 100 and periods follow from it.
+    pub fn architecture(&self) -> String {
+        let family = match self.registers {
+            REGISTERS => "dinov3".to_owned(),
+            r => format!("dinov3_reg{r}"),
+        };
+        let mut name = self.vit.named(&family, self.vit.size(), DINOV3_EPS);
+        if self.rope_theta != ROPE_THETA && self.periods.is_none() {
+            name += &format!("_theta{}", self.rope_theta);
+        }
+        name
+    }
+
+    /// Every tensor of the state dict with its shape, in the original's names.
+    pub(crate) fn tensors(&self) -> Shaped {
+        let d = self.vit.embed_dim;
+        let mut all = vec![("cls_token".to_owned(), vec![1, 1, d])];
+        if self.registers > 0 {
+            all.push(("storage_tokens".to_owned(), vec![1, self.registers, d]));
+        }
+        all.extend(self.periods.map(|n| ("rope_embed.periods".to_owned(), vec![n])));
+        all.extend(self.vit.trunk(true));
+        all
+    }
+
+    /// `Ok` if the heads share the dimensions out evenly, and each splits into rotated pairs for rows and for columns.
+    pub(super) fn check_heads(&self) -> Result<()> {
+        self.vit.check_heads()?;
+        let head_dim = self.vit.head_dim();
+        let periods = self.periods.unwrap_or(head_dim / 4);
+        if periods == 0 || periods.checked_mul(4) != Some(head_dim) {
+            return Err(Error::RotatedHeads { num_heads: self.vit.num_heads, head_dim, periods });
+        }
+        Ok(())
+    }
+
+    /// `θ^(4 k / hd)`, `[hd / 4]`.
+    fn own_periods(&self) -> Vec<f32> {
+        let n = self.vit.head_dim() / 4;
+        (0..n).map(|k| self.rope_theta.powf(k as f64 / n as f64) as f32).collect()
+    }
+}
+
+/// A DINOv3 model with its weights.
+pub struct Dinov3 {
+    patch_embed: PatchEmbed,
+    before: Tensor,    // [1, 1 + r, d]: cls_token, storage_tokens
+    periods: Vec<f32>, // [hd / 4]
+    encoder: Encoder,  // blocks, norm
+}
+
+impl Dinov3 {
+    /// The model of a state dict in the original's names, the mask of `qkv.bias` multiplied in.
+    ///
+    /// # Errors
+    /// [`Error::Heads`] or [`Error::RotatedHeads`] if the heads do not share `embed_dim` out or cannot be rotated,
+    /// [`Error::Tensor`] if a tensor is missing or has another shape than the configuration implies.
+    pub fn new(vb: VarBuilder<'_>, config: &Dinov3Config) -> Result<Self> {
+        config.check_heads()?;
+        let Dinov3Config { vit, registers, periods, .. } = config;
+        let d = vit.embed_dim;
+        let mut before = vec![vb.get((1, 1, d), "cls_token")?];
+        if *registers > 0 {
+            before.push(vb.get((1, *registers, d), "storage_tokens")?);
+        }
+        let periods = match periods {
+            Some(n) => vb.get(*n, "rope_embed.periods")?.to_vec1()?,
+            None => config.own_periods(),
+        };
+        Ok(Self {
+            patch_embed: PatchEmbed::new(vb.pp("patch_embed"), vit)?,
+            before: Tensor::cat(&before, 1)?,
+            periods,
+            encoder: Encoder::new(vb, vit, true, vit.spec(config.architecture(), *registers))?,
+        })
+    }
+
+    /// Images `[b, 3, h, w]` as the tokens that enter the first block, `[b, 1 + r + t, d]`.
+    fn embed(&self, images: &Tensor) -> Result<Entry> {
+        let grid = self.patch_embed.grid(images)?;
+        let patches = self.patch_embed.forward(images)?; // [b, t, d]
+        let (_, n, d) = self.before.dims3()?;
+        let before = self.before.expand((patches.dim(0)?, n, d))?;
+        let rope = Rope::new(&self.periods, n, &centres(grid), images.device())?;
+        Ok(Entry { tokens: Tensor::cat(&[&before, &patches], 1)?, grid, rope: Some(rope) })
+    }
+}
+
+/// Row and column of every patch's centre, where the image is `[-1, 1]` high and wide: `[t, 2]`.
+fn centres((gh, gw): (usize, usize)) -> Vec<[f64; 2]> {
+    let at = |i: usize, n: usize| 2.0 * (i as f64 + 0.5) / n as f64 - 1.0;
+    (0..gh).flat_map(|i| (0..gw).map(move |j| [at(i, gh), at(j, gw)])).collect()
+}
+
+impl Backbone for Dinov3 {
+    fn spec(&self) -> &BackboneSpec {
+        self.encoder.spec()
+    }
+
+    fn forward_layers(&self, images: &Tensor, layers: &[Layer]) -> Result<Vec<Features>> {
+        self.encoder.features(&self.embed(images)?, layers)
+    }
+
+    fn last_blocks(&self, images: &Tensor, n: usize) -> Result<Vec<Tensor>> {
+        self.encoder.last_blocks(&self.embed(images)?, n)
+    }
+
+    fn attention(&self, images: &Tensor, block: i64) -> Result<Tensor> {
+        self.encoder.attention(&self.embed(images)?, block)
+    }
+}

@@ -1,0 +1,116 @@
+//! The walk through the blocks, from the tokens that enter the first one to whatever is asked for.
+//!
+//! A model puts its tokens together, `[cls; registers; patches]`, and hands them over as an [`Entry`]. What the patches
+//! are is told from the back: the last `t` of `n` tokens.
+
+use candle_core::{D, IndexOp, Tensor};
+use candle_nn::VarBuilder;
+
+use super::VitConfig;
+use super::block::Block;
+use crate::layer::block_index;
+use crate::nn::{LayerNorm, Rope};
+use crate::{BackboneSpec, Facet, Features, Layer, Result};
+
+/// What enters the first block.
+pub(super) struct Entry {
+    /// `[b, 1 + r + t, d]`: class token, registers, patches.
+    pub(super) tokens: Tensor,
+    /// `(gh, gw)` with `gh * gw = t`.
+    pub(super) grid: (usize, usize),
+    /// The rotations of the patches, in a model that has them.
+    pub(super) rope: Option<Rope>,
+}
+
+/// All blocks of a model, and its last norm.
+pub(super) struct Encoder {
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    spec: BackboneSpec,
+}
+
+impl Encoder {
+    /// * `layer_scale`: whether the blocks have one.
+    pub(super) fn new(
+        vb: VarBuilder<'_>,
+        config: &VitConfig,
+        layer_scale: bool,
+        spec: BackboneSpec,
+    ) -> Result<Self> {
+        let blocks = (0..config.depth).map(|i| Block::new(vb.pp("blocks").pp(i), config, layer_scale));
+        Ok(Self {
+            blocks: blocks.collect::<Result<_>>()?,
+            norm: LayerNorm::load(vb.pp("norm"), config.embed_dim, config.layer_norm_eps)?,
+            spec,
+        })
+    }
+
+    pub(super) fn spec(&self) -> &BackboneSpec {
+        &self.spec
+    }
+
+    /// As [`Backbone::forward_layers`](crate::Backbone::forward_layers).
+    pub(super) fn features(&self, entry: &Entry, layers: &[Layer]) -> Result<Vec<Features>> {
+        let grid = entry.grid;
+        let patches = grid.0 * grid.1;
+        let split = |tokens: &Tensor| {
+            let before = tokens.dim(1)? - patches;
+            Ok(Features { cls: tokens.i((.., 0))?, patches: tokens.narrow(1, before, patches)?, grid })
+        };
+        self.layers(entry, layers)?.iter().map(split).collect()
+    }
+
+    /// As [`Backbone::last_blocks`](crate::Backbone::last_blocks).
+    pub(super) fn last_blocks(&self, entry: &Entry, n: usize) -> Result<Vec<Tensor>> {
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        let first = block_index(-i64::try_from(n).unwrap_or(i64::MAX), self.spec.depth)?;
+        let mut x = self.run_to(entry, first)?;
+        let mut layers = Vec::with_capacity(n);
+        for block in &self.blocks[first..] {
+            x = block.forward(&x, entry.rope.as_ref())?;
+            layers.push(self.norm.forward(&x)?);
+        }
+        Ok(layers)
+    }
+
+    /// As [`Backbone::attention`](crate::Backbone::attention).
+    pub(super) fn attention(&self, entry: &Entry, block: i64) -> Result<Tensor> {
+        let block = block_index(block, self.spec.depth)?;
+        self.blocks[block].attention(&self.run_to(entry, block)?, entry.rope.as_ref())
+    }
+
+    /// What enters block `block` (or leaves the one before it), `[b, n, d]`.
+    fn run_to(&self, entry: &Entry, block: usize) -> Result<Tensor> {
+        let rope = entry.rope.as_ref();
+        self.blocks[..block].iter().try_fold(entry.tokens.clone(), |x, block| block.forward(&x, rope))
+    }
+
+    /// Layers of all tokens, `[b, n, d]` each.
+    fn layers(&self, entry: &Entry, layers: &[Layer]) -> Result<Vec<Tensor>> {
+        let wanted = layers.iter().map(|layer| Ok((block_index(layer.block, self.spec.depth)?, layer.facet)));
+        let wanted = wanted.collect::<Result<Vec<_>>>()?;
+        let last = wanted.iter().map(|&(block, _)| block).max().unwrap_or(0);
+        let mut read: Vec<Option<Tensor>> = vec![None; layers.len()];
+        let mut x = entry.tokens.clone();
+        for (index, block) in self.blocks[..=last].iter().enumerate() {
+            let here =
+                |facet: Facet| wanted.iter().enumerate().filter(move |(_, one)| **one == (index, facet));
+            for (part, facet) in [Facet::Query, Facet::Key, Facet::Value].into_iter().enumerate() {
+                for (slot, _) in here(facet) {
+                    let d = self.spec.embed_dim;
+                    read[slot] = Some(block.qkv(&x)?.narrow(D::Minus1, part * d, d)?);
+                }
+            }
+            // What follows the last facet is not needed.
+            if index < last || here(Facet::Token).next().is_some() {
+                x = block.forward(&x, entry.rope.as_ref())?;
+            }
+            for (slot, _) in here(Facet::Token) {
+                read[slot] = Some(self.norm.forward(&x)?);
+            }
+        }
+        Ok(read.into_iter().map(|tokens| tokens.expect("every block up to the last was visited")).collect())
+    }
+}
