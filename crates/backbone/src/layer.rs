@@ -1,7 +1,8 @@
 //! Where in a transformer a feature is read: after which block, and which of its vectors.
 //!
 //! A token is the output of a block through the model's final layer norm; keys, queries and values are what the
-//! block's attention computes on its way, heads side by side and without a norm.
+//! block's attention computes on its way, heads side by side and without a norm. Where a model turns queries and keys by their
+//! place (DINOv3), these are the vectors before that.
 
 use std::fmt;
 use std::str::FromStr;

@@ -15,7 +15,7 @@ const BEHIND: [&str; 7] =
     ["head.", "head_dist.", "fc_norm.", "pooler.", "classifier.", "mask_token", "local_cls_norm."];
 
 /// What gated perceptrons (SwiGLU) call their linear maps: DINOv2, DINOv3, both in Hugging Face's names, timm.
-const GATED: [&str; 6] = ["w12.", "w3.", "weights_in.", "weights_out.", "gate_proj.", "fc1_g."];
+const GATED: [&str; 8] = ["w12.", "w1.", "w2.", "w3.", "weights_in.", "weights_out.", "gate_proj.", "fc1_g."];
 
 /// The names of a layout. In the blocks they are prefixes of what follows the number.
 struct Names {

@@ -5,7 +5,10 @@
 //! features. The perceptron is the plain one of the models S, B and L; the giant's gated one is not implemented.
 //!
 //! The position table (37 × 37 in the published models, for 518 px) is resampled to other grids in one of three ways,
-//! see [`Resampling`]. Which one a file means is told by its layout, and the architecture says which one it is.
+//! see [`Resampling`]. With registers, all implementations resize it antialiased. Without, the original resamples by a scale
+//! that is a tenth of a patch too large, and Hugging Face's model resizes; so a file in Hugging Face's names is resized, and
+//! any other is the original's (timm's too, which cannot be told apart). At the table's own grid there is no difference. The
+//! architecture says which one it is: `…_resized` is not the original's.
 
 use candle_core::{IndexOp, Tensor};
 use candle_nn::VarBuilder;
@@ -145,5 +148,43 @@ impl Backbone for Dinov2 {
 
     fn attention(&self, images: &Tensor, block: i64) -> Result<Tensor> {
         self.encoder.attention(&self.embed(images)?, block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(name: &str) -> usize {
+        let tensors = Dinov2Config::by_name(name).unwrap().tensors();
+        tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
+
+    /// Parameter counts of timm's models; with registers theirs lack the class token's entry of the position table.
+    #[test]
+    fn sizes_count_the_published_parameters() {
+        assert_eq!(count("dinov2_small_patch14"), 22_056_192);
+        assert_eq!(count("dinov2_base_patch14"), 86_579_712);
+        assert_eq!(count("dinov2_large_patch14"), 304_367_616);
+        assert_eq!(count("dinov2_reg4_small_patch14"), 22_057_344 + 384);
+    }
+
+    #[test]
+    fn names_are_read_back_and_say_how_positions_are_resampled() {
+        for size in ["micro", "small", "base", "large"] {
+            for name in [format!("dinov2_{size}_patch14"), format!("dinov2_reg4_{size}_patch14")] {
+                assert_eq!(Dinov2Config::by_name(&name).unwrap().architecture(), name);
+            }
+        }
+        let plain = Dinov2Config::by_name("dinov2_small_patch14").unwrap();
+        assert_eq!(plain.resampling, Resampling::Tenth);
+        let with =
+            |config: &Dinov2Config, resampling| Dinov2Config { resampling, ..config.clone() }.architecture();
+        assert_eq!(with(&plain, Resampling::Resized), "dinov2_small_patch14_resized");
+        assert_eq!(with(&plain, Resampling::Antialiased), "dinov2_small_patch14_antialiased");
+        let registers = Dinov2Config::by_name("dinov2_reg4_base_patch14").unwrap();
+        assert_eq!(with(&registers, Resampling::Tenth), "dinov2_reg4_base_patch14_tenth");
+        let odd = Dinov2Config { registers: 3, vit: VitConfig { depth: 2, ..registers.vit }, ..registers };
+        assert_eq!(odd.architecture(), "dinov2_reg3_d768_depth2_heads12_patch14");
     }
 }

@@ -172,3 +172,60 @@ impl Backbone for Dinov3 {
         self.encoder.attention(&self.embed(images)?, block)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(name: &str) -> usize {
+        let tensors = Dinov3Config::by_name(name).unwrap().tensors();
+        tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
+
+    /// Parameter counts of timm's models, which have no bias of keys: `d` for each block.
+    #[test]
+    fn sizes_count_the_published_parameters() {
+        assert_eq!(count("dinov3_small_patch16"), 21_596_160 + 12 * 384);
+        assert_eq!(count("dinov3_base_patch16"), 85_659_648 + 12 * 768);
+        assert_eq!(count("dinov3_large_patch16"), 303_128_576 + 24 * 1024);
+    }
+
+    #[test]
+    fn names_are_read_back_and_say_what_the_weights_do_not() {
+        for size in ["micro", "small", "base", "large"] {
+            let name = format!("dinov3_{size}_patch16");
+            assert_eq!(Dinov3Config::by_name(&name).unwrap().architecture(), name);
+        }
+        let small = Dinov3Config::by_name("dinov3_small_patch16").unwrap();
+        let theta = Dinov3Config { rope_theta: 50.0, ..small.clone() };
+        assert_eq!(theta.architecture(), "dinov3_small_patch16_theta50");
+        // Periods in the state dict are weights, and no base stands behind them.
+        let periods = Dinov3Config { periods: Some(16), ..theta };
+        assert_eq!(periods.architecture(), "dinov3_small_patch16");
+        let vit = VitConfig { layer_norm_eps: 1e-6, ..small.vit.clone() };
+        assert_eq!(Dinov3Config { vit, ..small }.architecture(), "dinov3_small_patch16_eps1e-6");
+    }
+
+    #[test]
+    fn heads_are_rotated_four_dimensions_at_a_time() {
+        let small = Dinov3Config::by_name("dinov3_small_patch16").unwrap();
+        let check = |num_heads, periods| {
+            let vit = VitConfig { num_heads, ..small.vit.clone() };
+            Dinov3Config { vit, periods, ..small.clone() }.check_heads()
+        };
+        assert!(check(6, None).is_ok() && check(6, Some(16)).is_ok() && check(96, None).is_ok());
+        assert!(matches!(check(64, None), Err(Error::RotatedHeads { head_dim: 6, periods: 1, .. })));
+        assert!(matches!(check(384, None), Err(Error::RotatedHeads { periods: 0, .. })));
+        assert!(check(6, Some(8)).unwrap_err().is_usage() && check(5, None).unwrap_err().is_usage());
+        let bases = small.own_periods();
+        assert_eq!((bases.len(), bases[0], bases[8]), (16, 1.0, 10.0));
+    }
+
+    #[test]
+    fn the_image_is_two_wide_and_high_whatever_its_shape() {
+        assert_eq!(centres((1, 1)), [[0.0, 0.0]]);
+        assert_eq!(centres((2, 4))[..2], [[-0.5, -0.75], [-0.5, -0.25]]);
+        let all = centres((3, 5));
+        assert_eq!((all.len(), all[0], all[14]), (15, [1.0 / 3.0 - 1.0, -0.8], [5.0 / 3.0 - 1.0, 0.8]));
+    }
+}

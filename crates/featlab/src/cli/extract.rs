@@ -22,7 +22,7 @@ pub struct FeatureArgs {
     /// Part of the data set: train, val, test, all
     #[arg(long, default_value = "all")]
     pub split: String,
-    /// Model name (facebook/dino-vits8, dino_vits8, vit_small_patch8_224.dino), checkpoint file or folder, embedded:scenes-micro, or random:ARCH:SEED
+    /// Model name (facebook/dino-vits8, dino_vits8, dinov2_vits14_reg, dinov3_vits16, vit_small_patch8_224.dino), checkpoint file or folder, embedded:scenes-micro, or random:ARCH:SEED
     #[arg(long)]
     pub backbone: Option<String>,
     /// Side of the square network input, in pixels

@@ -198,7 +198,8 @@ impl Job<'_> {
         let input = view.image.slice(s![.., ..side, ..side]); // [3, side, side]
         let pixels: Vec<f32> = input.iter().copied().collect();
         let images = Tensor::from_vec(pixels, (1, 3, side, side), &self.device)?;
-        let weights = self.backbone.backbone.attention(&images, -1)?.i((0, .., 0, 1..))?; // [heads, t]
+        let before = 1 + self.backbone.backbone.spec().registers; // tokens that are no patches
+        let weights = self.backbone.backbone.attention(&images, -1)?.i((0, .., 0, before..))?; // [heads, t]
         let (n, _) = weights.dims2()?;
         let grid = side / self.patch();
         let weights = Array3::from_shape_vec((n, grid, grid), weights.flatten_all()?.to_vec1()?)?;

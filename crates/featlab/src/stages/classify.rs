@@ -189,14 +189,15 @@ impl Job<'_> {
     fn forward(&self, input: ArrayView3<'_, f32>) -> Result<Vec<f32>> {
         let pixels: Vec<f32> = input.iter().copied().collect();
         let images = candle_core::Tensor::from_vec(pixels, (1, 3, self.res, self.res), &self.device)?;
-        let blocks = self.backbone.backbone.last_blocks(&images, self.blocks)?; // each [1, 1 + t, d]
+        let blocks = self.backbone.backbone.last_blocks(&images, self.blocks)?; // each [1, 1 + r + t, d]
         let mut row = Vec::with_capacity(self.dim());
         for block in &blocks {
             row.extend(block.i((0, 0))?.to_vec1::<f32>()?);
         }
         if self.avgpool {
             let last = blocks.last().context("at least one block")?;
-            row.extend(last.i((0, 1..))?.mean(0)?.to_vec1::<f32>()?);
+            let before = 1 + self.backbone.backbone.spec().registers; // tokens that are no patches
+            row.extend(last.i((0, before..))?.mean(0)?.to_vec1::<f32>()?);
         }
         Ok(row)
     }
