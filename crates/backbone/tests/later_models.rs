@@ -205,6 +205,10 @@ fn rotations_follow_their_periods() {
     };
     assert!(swapped(&still) < 1e-5 && swapped(&load_tensors(&state).unwrap()) > 1e-2);
 
+    let mut frozen = state;
+    frozen.insert("rope_embed.periods".to_owned(), zeros(&[3]));
+    refused(load_tensors(&frozen), &["rope_embed.periods", "above 0"]);
+
     let error = load(
         golden("dinov3", "original.pth").to_str().unwrap(),
         &LoadOptions { num_heads: Some(4), ..LoadOptions::default() },
@@ -302,6 +306,28 @@ fn gated_perceptrons_are_refused() {
     let mut packed = state_dict("dinov2", "reg_timm.pth");
     packed.insert("blocks.0.mlp.fc1.weight".to_owned(), zeros(&[32, 8]));
     refused(load_tensors(&packed), &["SwiGLU", "blocks.0.mlp.fc1.weight"]);
+}
+
+/// Samples of a file's bytes damaged in turn: an error or a model, but no panic.
+#[test]
+fn damaged_bytes_never_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.pth");
+    for (family, file) in [
+        ("dinov2", "reg_hf/model.safetensors"),
+        ("dinov2", "reg_timm.pth"),
+        ("dinov3", "hf/model.safetensors"),
+    ] {
+        let sound = std::fs::read(golden(family, file)).unwrap();
+        for at in (0..4096).step_by(7).chain((4096..sound.len()).step_by(997)) {
+            let mut bytes = sound.clone();
+            bytes[at] ^= 0xff;
+            std::fs::write(&path, &bytes).unwrap();
+            if let Err(error) = load(path.to_str().unwrap(), &options()) {
+                assert!(error.is_integrity(), "byte {at} of {file}: {error}");
+            }
+        }
+    }
 }
 
 #[test]

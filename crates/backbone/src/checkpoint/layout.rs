@@ -142,8 +142,7 @@ impl Layout {
         let names = Names::of(&arrays);
         let hugging_face = arrays.keys().any(|name| name.starts_with("embeddings."));
         let timm_registers = arrays.contains_key("reg_token");
-        let (mut parts, mut behind) = (BTreeMap::new(), Vec::new());
-        let mut rest = arrays;
+        let (mut parts, mut behind, mut rest) = (BTreeMap::new(), Vec::new(), arrays);
         names.stack(&mut rest, &mut parts);
         for (name, array) in rest {
             let renamed = names.rename(&name);
@@ -189,13 +188,9 @@ impl Names {
     /// The original's name; the name itself if the table does not know it.
     fn rename(&self, name: &str) -> String {
         if let Some((number, within)) = self.split_block(name) {
-            let renamed =
-                self.inner.iter().find_map(|(from, to)| Some(format!("{to}{}", within.strip_prefix(from)?)));
-            return format!("blocks.{number}.{}", renamed.unwrap_or_else(|| within.to_owned()));
+            return format!("blocks.{number}.{}", replaced(self.inner, within));
         }
-        let renamed =
-            self.outer.iter().find_map(|(from, to)| Some(format!("{to}{}", name.strip_prefix(from)?)));
-        renamed.unwrap_or_else(|| name.to_owned())
+        replaced(self.outer, name)
     }
 
     /// Number and rest of a name within a block; the number of a chunk before it says nothing.
@@ -229,13 +224,20 @@ impl Names {
     }
 }
 
+/// A name with its prefix replaced, if a table has it.
+fn replaced(table: &[(&str, &str)], name: &str) -> String {
+    let found = table.iter().find_map(|(from, to)| Some(format!("{to}{}", name.strip_prefix(from)?)));
+    found.unwrap_or_else(|| name.to_owned())
+}
+
 /// Puts the masks of DINOv3's biases where they belong: `attn.qkv.bias_mask` is a factor of `attn.qkv.bias`.
 fn mask(parts: &mut BTreeMap<String, Parts>) {
     let masks: Vec<String> = parts.keys().filter(|name| name.ends_with(".qkv.bias_mask")).cloned().collect();
     for name in masks {
-        let shape = parts[&name].shape();
+        let (shape, whole) = (parts[&name].shape(), parts[&name].arrays.len() == 1);
         let bias = name.trim_end_matches("_mask");
-        if parts.get(bias).is_some_and(|bias| bias.shape() == shape)
+        if whole
+            && parts.get(bias).is_some_and(|bias| bias.shape() == shape)
             && let Some(mask) = parts.remove(&name).and_then(|mut mask| mask.arrays.pop())
             && let Some(bias) = parts.get_mut(bias)
         {
@@ -246,15 +248,11 @@ fn mask(parts: &mut BTreeMap<String, Parts>) {
 
 /// Gives a position table without an entry for the class token (timm's, who adds it to the token) one of zeros.
 fn complete_table(table: &mut Parts) {
-    let array = &table.arrays[0];
-    if let [1, entries, d] = array.shape[..]
+    if let [1, entries, d] = table.arrays[0].shape[..]
         && entries.isqrt().pow(2) == entries
     {
-        *table = Parts {
-            arrays: vec![Array::zeros(vec![1, 1, d], array.dtype.clone()), array.clone()],
-            axis: 1,
-            mask: None,
-        };
+        table.axis = 1;
+        table.arrays.insert(0, Array::zeros(vec![1, 1, d], table.arrays[0].dtype.clone()));
     }
 }
 

@@ -31,6 +31,9 @@ pub(crate) use self::sidecar::normalization;
 /// tensors share a storage.
 const MAX_EXPANSION: usize = 8;
 
+/// The one tensor whose values have a sign: the periods of DINOv3's rotations.
+const PERIODS: &str = "rope_embed.periods";
+
 /// A checkpoint, read.
 pub(crate) struct Checkpoint {
     pub(crate) config: ModelConfig,
@@ -90,6 +93,9 @@ pub(crate) fn decode(path: &Path, bytes: &[u8], options: &ReadOptions<'_>) -> Re
     for (name, parts) in parts {
         let values = container.values(&parts).map_err(|reason| refuse(format!("tensor {name}: {reason}")))?;
         check_finite(path, &name, &values)?;
+        if name == PERIODS && values.iter().any(|&period| period <= 0.0) {
+            return Err(refuse(format!("tensor {name}: periods must be above 0")));
+        }
         let tensor = Tensor::from_vec(values, parts.shape(), options.device)?;
         tensors.insert(name, tensor);
     }

@@ -2,8 +2,8 @@
 //!
 //! The shapes of the tensors are the same for any number of heads, but the features are not, and a wrong number gives
 //! plausible nonsense. So sources are asked in a fixed order, each only if the sizes it states are those of the
-//! tensors: the caller, the periods of a rotation, `config.json`, the file's own metadata, other JSON files beside it, the training program's
-//! arguments, and at last the family whose heads have 64 dimensions.
+//! tensors: the caller, the periods of a rotation, `config.json`, the file's own metadata, other JSON files beside it, the
+//! training program's arguments, and at last the family whose heads have 64 dimensions.
 
 use std::path::{Path, PathBuf};
 

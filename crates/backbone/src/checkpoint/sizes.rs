@@ -96,7 +96,9 @@ impl Sizes {
 
     /// The number of heads, where a tensor tells it after all: four dimensions for each period of a rotation.
     pub(crate) fn heads(self) -> Option<usize> {
-        self.embed_dim.checked_div(self.periods?.checked_mul(4)?)
+        let head_dim =
+            self.periods?.checked_mul(4).filter(|&dims| dims > 0 && self.embed_dim.is_multiple_of(dims))?;
+        Some(self.embed_dim / head_dim)
     }
 
     /// What the tensors seem to be, in words.
