@@ -7,8 +7,10 @@ mod exp;
 mod gelu;
 mod lanes;
 mod layer_norm;
+mod level;
 mod linear;
 mod matrix;
+mod panels;
 mod rows;
 
 pub use attention::{AttentionShape, attention, attention_backward};
@@ -18,6 +20,10 @@ pub use exp::exp;
 pub use gelu::{gelu, gelu_backward};
 pub use lanes::{LANES, dot, max, softmax};
 pub use layer_norm::{NormStats, layer_norm, layer_norm_backward};
+pub use level::{LEVEL_VARIABLE, Level};
 pub use linear::{LinearGrads, linear, linear_backward};
 pub use matrix::{Matrix, MatrixMut, Threads, gemm};
+pub use panels::{
+    Epilogue, PackedLinear, PanelShape, one_thread, panel_attention, panel_layer_norm, panel_rope,
+};
 pub use rows::{add_column_sums, for_each_row};

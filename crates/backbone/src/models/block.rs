@@ -10,7 +10,7 @@ use candle_nn::VarBuilder;
 
 use super::VitConfig;
 use crate::Result;
-use crate::nn::{LayerNorm, Linear, Rope, attention, attention_weights};
+use crate::nn::{LayerNorm, Linear, Rope, Tokens, attention, attention_weights};
 
 /// Multi-head self-attention.
 struct Attention {
@@ -25,13 +25,13 @@ impl Attention {
         let d = config.embed_dim;
         Ok(Self {
             qkv: Linear::load(vb.pp("qkv"), d, 3 * d, config.qkv_bias)?,
-            proj: scaled(Linear::load(vb.pp("proj"), d, d, true)?, scale)?,
+            proj: Linear::load_scaled(vb.pp("proj"), d, d, true, scale)?,
             num_heads: config.num_heads,
         })
     }
 
     /// Queries, keys and values of `x` as attention sees them, `[b, n, 3 * d]`.
-    fn turned(&self, x: &Tensor, rope: Option<&Rope>) -> Result<Tensor> {
+    fn turned(&self, x: &Tokens, rope: Option<&Rope>) -> Result<Tokens> {
         let qkv = self.qkv.forward(x)?;
         match rope {
             Some(rope) => rope.turn(&qkv, self.num_heads),
@@ -40,7 +40,7 @@ impl Attention {
     }
 
     /// `residual + Attn(x)`, `[b, n, d] -> [b, n, d]`.
-    fn forward_add(&self, x: &Tensor, rope: Option<&Rope>, residual: &Tensor) -> Result<Tensor> {
+    fn forward_add(&self, x: &Tokens, rope: Option<&Rope>, residual: &Tokens) -> Result<Tokens> {
         let heads = attention(&self.turned(x, rope)?, self.num_heads)?;
         self.proj.forward_add(&heads, residual)
     }
@@ -58,12 +58,12 @@ impl Mlp {
         let (d, hidden) = (config.embed_dim, config.mlp_dim);
         Ok(Self {
             fc1: Linear::load(vb.pp("fc1"), d, hidden, true)?,
-            fc2: scaled(Linear::load(vb.pp("fc2"), hidden, d, true)?, scale)?,
+            fc2: Linear::load_scaled(vb.pp("fc2"), hidden, d, true, scale)?,
         })
     }
 
     /// `residual + MLP(x)`, `[b, n, d] -> [b, n, d]`.
-    fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    fn forward_add(&self, x: &Tokens, residual: &Tokens) -> Result<Tokens> {
         self.fc2.forward_add(&self.fc1.forward_gelu(x)?, residual)
     }
 }
@@ -90,25 +90,18 @@ impl Block {
     }
 
     /// `[b, n, d] -> [b, n, d]`.
-    pub(super) fn forward(&self, x: &Tensor, rope: Option<&Rope>) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tokens, rope: Option<&Rope>) -> Result<Tokens> {
         let x = self.attn.forward_add(&self.norm1.forward(x)?, rope, x)?;
         self.mlp.forward_add(&self.norm2.forward(&x)?, &x)
     }
 
     /// The fused projection of what enters, `[b, n, 3 * d]`: queries, keys, values, before any rotation.
-    pub(super) fn qkv(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn qkv(&self, x: &Tokens) -> Result<Tokens> {
         self.attn.qkv.forward(&self.norm1.forward(x)?)
     }
 
     /// Softmax weights of what enters, `[b, heads, n, n]`.
-    pub(super) fn attention(&self, x: &Tensor, rope: Option<&Rope>) -> Result<Tensor> {
+    pub(super) fn attention(&self, x: &Tokens, rope: Option<&Rope>) -> Result<Tensor> {
         attention_weights(&self.attn.turned(&self.norm1.forward(x)?, rope)?, self.attn.num_heads)
-    }
-}
-
-fn scaled(layer: Linear, scale: Option<&Tensor>) -> Result<Linear> {
-    match scale {
-        Some(factors) => layer.scaled(factors),
-        None => Ok(layer),
     }
 }

@@ -139,7 +139,7 @@ impl Backbone for Dinov2 {
     }
 
     fn forward_layers(&self, images: &Tensor, layers: &[Layer]) -> Result<Vec<Features>> {
-        self.encoder.features(&self.embed(images)?, layers)
+        self.encoder.forward_layers(images, layers, |images| self.embed(images))
     }
 
     fn last_blocks(&self, images: &Tensor, n: usize) -> Result<Vec<Tensor>> {

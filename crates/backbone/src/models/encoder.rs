@@ -9,7 +9,7 @@ use candle_nn::VarBuilder;
 use super::VitConfig;
 use super::block::Block;
 use crate::layer::block_index;
-use crate::nn::{LayerNorm, Rope};
+use crate::nn::{LayerNorm, Rope, Tokens, by_image};
 use crate::{BackboneSpec, Facet, Features, Layer, Result};
 
 /// What enters the first block.
@@ -49,8 +49,21 @@ impl Encoder {
         &self.spec
     }
 
-    /// As [`Backbone::forward_layers`](crate::Backbone::forward_layers).
-    pub(super) fn features(&self, entry: &Entry, layers: &[Layer]) -> Result<Vec<Features>> {
+    /// As [`Backbone::forward_layers`](crate::Backbone::forward_layers); `embed` makes the tokens of images.
+    pub(super) fn forward_layers(
+        &self,
+        images: &Tensor,
+        layers: &[Layer],
+        embed: impl Fn(&Tensor) -> Result<Entry> + Sync,
+    ) -> Result<Vec<Features>> {
+        let parts = by_image(images, |images| self.features(&embed(images)?, layers))?;
+        match <[_; 1]>::try_from(parts) {
+            Ok([features]) => Ok(features),
+            Err(parts) => (0..layers.len()).map(|i| join(parts.iter().map(|part| &part[i]))).collect(),
+        }
+    }
+
+    fn features(&self, entry: &Entry, layers: &[Layer]) -> Result<Vec<Features>> {
         let grid = entry.grid;
         let patches = grid.0 * grid.1;
         let split = |tokens: &Tensor| {
@@ -70,7 +83,7 @@ impl Encoder {
         let mut layers = Vec::with_capacity(n);
         for block in &self.blocks[first..] {
             x = block.forward(&x, entry.rope.as_ref())?;
-            layers.push(self.norm.forward(&x)?);
+            layers.push(self.norm.forward(&x)?.rows()?);
         }
         Ok(layers)
     }
@@ -82,9 +95,9 @@ impl Encoder {
     }
 
     /// What enters block `block` (or leaves the one before it), `[b, n, d]`.
-    fn run_to(&self, entry: &Entry, block: usize) -> Result<Tensor> {
-        let rope = entry.rope.as_ref();
-        self.blocks[..block].iter().try_fold(entry.tokens.clone(), |x, block| block.forward(&x, rope))
+    fn run_to(&self, entry: &Entry, block: usize) -> Result<Tokens> {
+        let (tokens, rope) = (Tokens::new(entry.tokens.clone())?, entry.rope.as_ref());
+        self.blocks[..block].iter().try_fold(tokens, |x, block| block.forward(&x, rope))
     }
 
     /// Layers of all tokens, `[b, n, d]` each.
@@ -93,14 +106,14 @@ impl Encoder {
         let wanted = wanted.collect::<Result<Vec<_>>>()?;
         let last = wanted.iter().map(|&(block, _)| block).max().unwrap_or(0);
         let mut read: Vec<Option<Tensor>> = vec![None; layers.len()];
-        let mut x = entry.tokens.clone();
+        let mut x = Tokens::new(entry.tokens.clone())?;
         for (index, block) in self.blocks[..=last].iter().enumerate() {
             let here =
                 |facet: Facet| wanted.iter().enumerate().filter(move |(_, one)| **one == (index, facet));
             for (part, facet) in [Facet::Query, Facet::Key, Facet::Value].into_iter().enumerate() {
                 for (slot, _) in here(facet) {
                     let d = self.spec.embed_dim;
-                    read[slot] = Some(block.qkv(&x)?.narrow(D::Minus1, part * d, d)?);
+                    read[slot] = Some(block.qkv(&x)?.rows()?.narrow(D::Minus1, part * d, d)?);
                 }
             }
             // What follows the last facet is not needed.
@@ -108,9 +121,16 @@ impl Encoder {
                 x = block.forward(&x, entry.rope.as_ref())?;
             }
             for (slot, _) in here(Facet::Token) {
-                read[slot] = Some(self.norm.forward(&x)?);
+                read[slot] = Some(self.norm.forward(&x)?.rows()?);
             }
         }
         Ok(read.into_iter().map(|tokens| tokens.expect("every block up to the last was visited")).collect())
     }
+}
+
+/// The features of several batches as those of one.
+fn join<'a>(parts: impl Iterator<Item = &'a Features> + Clone) -> Result<Features> {
+    let cat = |of: fn(&Features) -> &Tensor| Tensor::cat(&parts.clone().map(of).collect::<Vec<_>>(), 0);
+    let grid = parts.clone().next().map_or((0, 0), |part| part.grid);
+    Ok(Features { cls: cat(|part| &part.cls)?, patches: cat(|part| &part.patches)?, grid })
 }

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::VitConfig;
-use crate::nn::Linear;
+use crate::nn::{Linear, Tokens};
 use crate::{Error, Result};
 
 /// The patch projection with its weights.
@@ -40,6 +40,6 @@ impl PatchEmbed {
             .reshape(&[b, 3, gh, p, gw, p][..])?
             .permute([0, 2, 4, 1, 3, 5])? // [b, gh, gw, 3, p, p]
             .reshape((b, gh * gw, 3 * p * p))?;
-        self.proj.forward(&patches)
+        self.proj.forward(&Tokens::new(patches)?)?.rows()
     }
 }

@@ -56,7 +56,7 @@ impl Backbone for Vit {
     }
 
     fn forward_layers(&self, images: &Tensor, layers: &[Layer]) -> Result<Vec<Features>> {
-        self.encoder.features(&self.embed(images)?, layers)
+        self.encoder.forward_layers(images, layers, |images| self.embed(images))
     }
 
     fn last_blocks(&self, images: &Tensor, n: usize) -> Result<Vec<Tensor>> {

@@ -6,14 +6,21 @@
 
 use std::f64::consts::TAU;
 
-use candle_core::{D, Device, Tensor};
+use std::sync::OnceLock;
 
+use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Shape, Tensor};
+use kernels::{PanelShape, panel_rope};
+
+use super::Tokens;
+use super::tokens::{new_panels, numbers};
 use crate::Result;
 
 /// The rotations of the tokens of one grid.
 pub(crate) struct Rope {
     cos: Tensor, // [n, 1, hd / 2]
     sin: Tensor, // [n, 1, hd / 2]
+    /// Both in panels, where the kernels turn.
+    panels: OnceLock<[Vec<f32>; 2]>,
 }
 
 impl Rope {
@@ -32,14 +39,18 @@ impl Rope {
             let values: Vec<f32> = angles.iter().map(|&angle| of(angle) as f32).collect();
             Tensor::from_vec(values, (still + points.len(), 1, pairs), device)
         };
-        Ok(Self { cos: table(f64::cos)?, sin: table(f64::sin)? })
+        Ok(Self { cos: table(f64::cos)?, sin: table(f64::sin)?, panels: OnceLock::new() })
     }
 
     /// Queries and keys of a fused projection turned, values left alone: `[b, n, 3 d] -> [b, n, 3 d]`.
     ///
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if there are not `n` rotations, or the heads have another size.
-    pub(crate) fn turn(&self, qkv: &Tensor, num_heads: usize) -> Result<Tensor> {
+    pub(crate) fn turn(&self, qkv: &Tokens, num_heads: usize) -> Result<Tokens> {
+        if qkv.in_panels() {
+            return qkv.on_panels(|shape| shape, |shape| Turn { rope: self, shape, num_heads });
+        }
+        let qkv = qkv.rows()?;
         let (b, n, d3) = qkv.dims3()?;
         let (d, half) = (d3 / 3, d3 / 3 / num_heads / 2);
         let heads = qkv.narrow(D::Minus1, 0, 2 * d)?.reshape((b, n, 2 * num_heads, 2 * half))?;
@@ -49,7 +60,49 @@ impl Rope {
             (second.broadcast_mul(&self.cos)? + first.broadcast_mul(&self.sin)?)?,
         ];
         let turned = Tensor::cat(&turned, 3)?.reshape((b, n, 2 * d))?;
-        Ok(Tensor::cat(&[&turned, &qkv.narrow(D::Minus1, 2 * d, d)?], D::Minus1)?)
+        Tokens::new(Tensor::cat(&[&turned, &qkv.narrow(D::Minus1, 2 * d, d)?], D::Minus1)?)
+    }
+
+    /// Cosines and sines as panels of `shape`'s tokens, laid out when first asked for.
+    fn panels(&self, shape: PanelShape, num_heads: usize) -> candle_core::Result<&[Vec<f32>; 2]> {
+        let (n, _, pairs) = self.cos.dims3()?;
+        if n != shape.tokens || shape.dim != 6 * num_heads * pairs {
+            candle_core::bail!(
+                "rotations of {n} tokens and {pairs} pairs for {shape:?} in {num_heads} heads"
+            );
+        }
+        if let Some(panels) = self.panels.get() {
+            return Ok(panels);
+        }
+        let angles = PanelShape { images: 1, dim: pairs, ..shape };
+        let pack = |table: &Tensor| -> candle_core::Result<Vec<f32>> {
+            let mut panels = vec![0.0; angles.len()];
+            angles.pack(&table.flatten_all()?.to_vec1::<f32>()?, &mut panels);
+            Ok(panels)
+        };
+        let tables = [pack(&self.cos)?, pack(&self.sin)?];
+        Ok(self.panels.get_or_init(|| tables))
+    }
+}
+
+struct Turn<'a> {
+    rope: &'a Rope,
+    shape: PanelShape,
+    num_heads: usize,
+}
+
+impl CustomOp1 for Turn<'_> {
+    fn name(&self) -> &'static str {
+        "rope"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let qkv = numbers(storage, layout)?;
+        let [cos, sin] = self.rope.panels(self.shape, self.num_heads)?;
+        new_panels(self.shape, |out| {
+            out.copy_from_slice(qkv);
+            panel_rope(out, self.shape, self.num_heads, cos, sin);
+        })
     }
 }
 
@@ -68,7 +121,7 @@ mod tests {
 
     fn turned(still: usize, points: &[[f64; 2]]) -> Vec<Vec<f32>> {
         let rope = Rope::new(&PERIODS, still, points, &Device::Cpu).unwrap();
-        rows(&rope.turn(&qkv(still + points.len()), HEADS).unwrap())
+        rows(&rope.turn(&Tokens::new(qkv(still + points.len())).unwrap(), HEADS).unwrap().rows().unwrap())
     }
 
     fn rows(qkv: &Tensor) -> Vec<Vec<f32>> {
@@ -128,6 +181,6 @@ mod tests {
     #[test]
     fn another_number_of_tokens_is_refused() {
         let rope = Rope::new(&PERIODS, 1, &POINTS, &Device::Cpu).unwrap();
-        assert!(rope.turn(&qkv(4), HEADS).is_err());
+        assert!(rope.turn(&Tokens::new(qkv(4)).unwrap(), HEADS).is_err());
     }
 }

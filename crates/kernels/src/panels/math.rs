@@ -1,0 +1,60 @@
+//! Elementary functions of vectors.
+
+use pulp::Simd;
+
+use crate::level::mul_add;
+
+/// Added to and taken from a number below 2²², it leaves that number rounded to an integer, which is then also found in
+/// the low bits of the sum.
+const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³
+
+/// Fit of `2^f` for `|f| <= 1/2`, highest power first (`tests/golden/kernels/exp2.py`).
+const EXP2: [f32; 6] = [0.001_326_472_7, 0.009_671_513, 0.055_507_336, 0.240_222_42, 0.693_147, 1.0];
+
+/// `2^x` for `x <= 127`; below -126 it stays at `2^-126`. NaN stays NaN.
+#[inline(always)]
+pub(super) fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let least = simd.splat_f32s(-126.0);
+    // A comparison, because what minima and maxima make of NaN differs between machines.
+    let x = simd.select_f32s(simd.less_than_f32s(x, least), least, x);
+    let round = simd.splat_f32s(ROUND);
+    let shifted = simd.add_f32s(x, round);
+    let f = simd.sub_f32s(x, simd.sub_f32s(shifted, round));
+    let mut power = simd.splat_f32s(EXP2[0]);
+    for c in &EXP2[1..] {
+        power = mul_add(simd, power, f, simd.splat_f32s(*c));
+    }
+    // The integer part goes into the exponent.
+    let exponent = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(23));
+    simd.transmute_f32s_u32s(simd.add_u32s(simd.transmute_u32s_f32s(power), exponent))
+}
+
+/// Fit of `erfc(z) exp(z²) / 2` in `t = 1 / (1 + 0.3 z)` without constant term, highest power first
+/// (`tests/golden/kernels/erfc.py`).
+const TAIL: [f32; 9] = [
+    -0.064_717_05,
+    0.242_548_24,
+    -0.255_613_27,
+    0.273_197_6,
+    -0.046_815_667,
+    0.107_218_154,
+    0.074_241_21,
+    0.085_345_97,
+    0.084_594_81,
+];
+
+/// GELU with the error function: `x Φ(x)`.
+#[inline(always)]
+pub(super) fn gelu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let splat = |c: f32| simd.splat_f32s(c);
+    let z = simd.mul_f32s(simd.abs_f32s(x), splat(std::f32::consts::FRAC_1_SQRT_2));
+    let t = simd.div_f32s(splat(1.0), mul_add(simd, z, splat(0.3), splat(1.0)));
+    let mut poly = splat(TAIL[0]);
+    for c in &TAIL[1..] {
+        poly = mul_add(simd, poly, t, splat(*c));
+    }
+    let half_square = simd.mul_f32s(simd.mul_f32s(x, x), splat(-0.5 * std::f32::consts::LOG2_E));
+    let tail = simd.mul_f32s(simd.mul_f32s(exp2(simd, half_square), poly), t); // Φ(-|x|)
+    let above = simd.greater_than_f32s(x, splat(0.0));
+    simd.mul_f32s(x, simd.select_f32s(above, simd.sub_f32s(splat(1.0), tail), tail))
+}

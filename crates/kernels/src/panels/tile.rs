@@ -1,0 +1,78 @@
+//! The tile in the registers: `R` rows of factors times `NV` vectors of a panel, summed over the inner index.
+//!
+//! A tile reads one vector row of the panel and `R` single numbers per step, and does `R · NV` multiply-adds with them.
+//! How large it is follows from the number of registers: accumulators, one panel row and one factor must fit.
+
+use pulp::Simd;
+
+use crate::Level;
+use crate::level::mul_add;
+
+/// `L`, the tokens of a panel at a level.
+pub(super) fn panel_lanes(level: Level) -> usize {
+    match level {
+        Level::Avx512 => 32,
+        Level::Avx2 | Level::Neon | Level::Portable => 16,
+    }
+}
+
+/// Rows of a linear layer's tile at a level.
+pub(super) fn linear_rows(level: Level) -> usize {
+    match level {
+        Level::Avx512 => 12,
+        Level::Avx2 | Level::Neon => 6,
+        Level::Portable => 2,
+    }
+}
+
+/// Calls `$function::<S, R, NV, L>($arguments)` with the sizes of the level that `S` stands for, `R` for linear layers.
+macro_rules! sized_for {
+    ($simd:ty => $function:ident ( $($argument:expr),* )) => {
+        match (<$simd as pulp::Simd>::F32_LANES, <$simd as pulp::Simd>::REGISTER_COUNT) {
+            (16, _) => $function::<$simd, 12, 2, 32>($($argument),*),
+            (4, _) => $function::<$simd, 6, 4, 16>($($argument),*),
+            _ if std::any::TypeId::of::<$simd>() == std::any::TypeId::of::<pulp::Scalar256b>() => {
+                $function::<$simd, 2, 2, 16>($($argument),*)
+            }
+            _ => $function::<$simd, 6, 2, 16>($($argument),*),
+        }
+    };
+}
+pub(super) use sized_for;
+
+/// Accumulators.
+pub(super) type Tile<S, const R: usize, const NV: usize> = [[<S as Simd>::f32s; NV]; R];
+
+/// Adds `Σ_k factors[k][r] · panel[k][v]` to the first `USED` vectors of every row.
+///
+/// * `factors`: `[k, R]`; `panel`: `[k, NV]` vectors.
+#[inline(always)]
+pub(super) fn packed<S: Simd, const R: usize, const NV: usize, const USED: usize>(
+    simd: S,
+    factors: &[[f32; R]],
+    panel: &[[S::f32s; NV]],
+    tile: &mut Tile<S, R, USED>,
+) {
+    let mut sums = *tile;
+    for (factors, row) in factors.iter().zip(panel) {
+        for r in 0..R {
+            let factor = simd.splat_f32s(factors[r]);
+            for v in 0..USED {
+                sums[r][v] = mul_add(simd, factor, row[v], sums[r][v]);
+            }
+        }
+    }
+    *tile = sums;
+}
+
+/// A panel's numbers as vector rows.
+#[inline(always)]
+pub(super) fn vectors<S: Simd, const NV: usize>(panel: &[f32]) -> &[[S::f32s; NV]] {
+    S::as_simd_f32s(panel).0.as_chunks().0
+}
+
+/// A panel's numbers as vector rows that are written.
+#[inline(always)]
+pub(super) fn vectors_mut<S: Simd, const NV: usize>(panel: &mut [f32]) -> &mut [[S::f32s; NV]] {
+    S::as_mut_simd_f32s(panel).0.as_chunks_mut().0
+}
