@@ -11,8 +11,16 @@ use crate::Result;
 /// As long as there is an image for every thread, each works on its own, which shares nothing and needs no more
 /// memory than an image in flight per thread; the images that are left are worked on by all threads together.
 pub(crate) fn by_image<R: Send>(images: &Tensor, f: impl Fn(&Tensor) -> Result<R> + Sync) -> Result<Vec<R>> {
+    if !images.device().is_cpu() {
+        return Ok(vec![f(images)?]);
+    }
+    // Within the pool, where a layer that shares its work out need not wake anybody to wait for it.
+    rayon::scope(|_| on_cpu(images, &f))
+}
+
+fn on_cpu<R: Send>(images: &Tensor, f: &(impl Fn(&Tensor) -> Result<R> + Sync)) -> Result<Vec<R>> {
     let (b, threads) = (images.dim(0)?, rayon::current_num_threads());
-    if !images.device().is_cpu() || b <= 1 {
+    if b <= 1 {
         return Ok(vec![f(images)?]);
     }
     let alone = if threads == 1 { 0 } else { b - b % threads };
