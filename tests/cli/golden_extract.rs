@@ -63,6 +63,13 @@ fn picture_files_to_parquet() {
     cases.iter().for_each(|case| check(case, &root));
 }
 
+/// With and without the mirror image, and the plain case at every level of the kernels.
+fn variants(dtype: &str) -> Vec<(bool, kernels::Level)> {
+    let levels = kernels::Level::available();
+    let others = levels[1..].iter().filter(|_| dtype == "f32").map(|&level| (false, level));
+    [(false, levels[0]), (true, levels[0])].into_iter().chain(others).collect()
+}
+
 fn check(case: &Path, root: &Path) {
     let about: serde_json::Value =
         serde_json::from_slice(&std::fs::read(case.join("case.json")).unwrap()).unwrap();
@@ -76,9 +83,10 @@ fn check(case: &Path, root: &Path) {
     let scratch = Scratch::new();
     for res in about["params"]["res"].as_array().unwrap() {
         for (dtype, relative) in [("f32", tolerance("rel_to_max")), ("f16", tolerance("rel_to_max_f16"))] {
-            for flip in [false, true] {
-                let out = scratch.path(&format!("{res}-{dtype}-{flip}"));
+            for (flip, level) in variants(dtype) {
+                let out = scratch.path(&format!("{res}-{dtype}-{flip}-{}", level.name()));
                 let mut command = featlab();
+                command.env(kernels::LEVEL_VARIABLE, level.name());
                 command.args(["extract", "--dataset", &format!("folder:{}", case.join("images").display())]);
                 command.args(["--res", &res.to_string(), "--dtype", dtype, "--backbone"]).arg(&weights);
                 command.arg("--out").arg(&out);

@@ -164,6 +164,10 @@ fn caches_are_listed_and_described() {
     assert_eq!(info["key"]["res"], 32);
     let (stdout, _) = expect(featlab().arg("doctor"), 0);
     assert!(stdout.contains("instruction sets") && stdout.contains("writes and reads"), "{stdout}");
+    let (stdout, _) = expect(featlab().arg("doctor").env("FEATLAB_SIMD", "portable"), 0);
+    assert!(stdout.contains("portable (of "), "{stdout}");
+    let (_, stderr) = expect(featlab().arg("doctor").env("FEATLAB_SIMD", "mmx"), 2);
+    assert!(stderr.contains("FEATLAB_SIMD=mmx") && stderr.contains("portable"), "{stderr}");
 }
 
 #[test]

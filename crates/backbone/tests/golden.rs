@@ -46,6 +46,20 @@ impl Tolerance {
     }
 }
 
+/// All tests of this file once more, in a process for every level of the kernels that this machine has.
+#[test]
+fn at_every_level() {
+    for level in kernels::Level::available() {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--skip", "at_every_level"])
+            .env(kernels::LEVEL_VARIABLE, level.name())
+            .output()
+            .unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && printed.contains("4 passed"), "{}: {printed}", level.name());
+    }
+}
+
 #[test]
 fn own_numbers() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/backbone");

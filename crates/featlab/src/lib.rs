@@ -61,6 +61,7 @@ pub fn run(cli: Cli) -> ExitCode {
     start_logging(verbosity);
     let reporter = Reporter::new(verbosity);
     let outcome = Interrupt::install().map_err(anyhow::Error::from).and_then(|interrupt| {
+        kernels::Level::requested().map_err(exit::usage)?;
         let output = Output::new(cli.global.json);
         let local_copy = local_copy(&cli.global)?;
         let context = Context { output, reporter, interrupt, local_copy };

@@ -13,6 +13,7 @@ pub(crate) fn run(context: &Context) -> Result<Status> {
         ("build", if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned()),
         ("threads", rayon::current_num_threads().to_string()),
         ("instruction sets", instruction_sets()),
+        ("kernels", kernels()),
         ("matrix products", "gemm (pure Rust, chosen at run time), matrixmultiply; no BLAS".to_owned()),
         ("devices built in", devices()),
         (
@@ -30,6 +31,13 @@ pub(crate) fn run(context: &Context) -> Result<Status> {
         facts.iter().map(|(name, fact)| format!("{name:18}{fact}")).collect::<Vec<_>>().join("\n")
     })?;
     Ok(Status::Done)
+}
+
+/// The level of the kernels of forward passes, and the others that could be asked for.
+fn kernels() -> String {
+    let levels: Vec<_> = kernels::Level::available().iter().map(|level| level.name()).collect();
+    let (current, variable) = (kernels::Level::current().name(), kernels::LEVEL_VARIABLE);
+    format!("{current} (of {}; {variable} chooses)", levels.join(", "))
 }
 
 fn devices() -> String {
