@@ -6,7 +6,7 @@
 
 /// Added to and taken from a number below 2²², it leaves that number rounded to an integer, which is then also found in
 /// the low bits of the sum.
-const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³
+pub(crate) const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³
 
 /// ln 2 in two parts, the first with so few bits that `n · LN_2_HIGH` is exact.
 const LN_2_HIGH: f32 = 0.693_359_4;

@@ -11,7 +11,7 @@ use crate::exp::exp;
 use crate::rows::rows_per_task;
 
 /// Fit of `erfc(z) exp(z²) / 2` in `t = 1 / (1 + 0.3 z)` without constant term, highest power first; off by 2e-8 of the value.
-const COEFFICIENTS: [f32; 9] = [
+pub(crate) const COEFFICIENTS: [f32; 9] = [
     -0.064_717_05,
     0.242_548_24,
     -0.255_613_27,

@@ -2,7 +2,8 @@
 //!
 //! `x = [cls + pos₀; registers; patches W + pos₁…]`, then for every block `x += γ₁ Attn(LN1 x)`, `x += γ₂ MLP(LN2 x)`,
 //! and a final layer norm. Registers are learned tokens without a position, which take part in attention and are no
-//! features. The perceptron is the plain one of the models S, B and L; the giant's gated one is not implemented.
+//! features. The perceptron is the plain one of the models S, B and L; a file with the
+//! giant's gated one is refused when it is read.
 //!
 //! The position table (37 × 37 in the published models, for 518 px) is resampled to other grids in one of three ways,
 //! see [`Resampling`]. With registers, all implementations resize it antialiased. Without, the original resamples by a scale
@@ -14,10 +15,10 @@ use candle_core::{IndexOp, Tensor};
 use candle_nn::VarBuilder;
 
 use super::config::{LAYER_NORM_EPS, Shaped, VitConfig};
-use super::encoder::{Encoder, Entry};
+use super::encoder::{Encoder, Entry, Model};
 use super::patch_embed::PatchEmbed;
 use super::position::{PositionEmbedding, Resampling};
-use crate::{Backbone, BackboneSpec, Features, Layer, Result};
+use crate::Result;
 
 /// Side of a patch and of the position table in the published models.
 const PATCH: usize = 14;
@@ -117,6 +118,12 @@ impl Dinov2 {
             encoder: Encoder::new(vb, vit, true, vit.spec(config.architecture(), *registers))?,
         })
     }
+}
+
+impl Model for Dinov2 {
+    fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
 
     /// Images `[b, 3, h, w]` as the tokens that enter the first block, `[b, 1 + r + t, d]`.
     fn embed(&self, images: &Tensor) -> Result<Entry> {
@@ -130,24 +137,6 @@ impl Dinov2 {
         let (_, n, d) = before.dims3()?;
         let before = before.expand((patches.dim(0)?, n, d))?;
         Ok(Entry { tokens: Tensor::cat(&[&before, &patches], 1)?, grid, rope: None })
-    }
-}
-
-impl Backbone for Dinov2 {
-    fn spec(&self) -> &BackboneSpec {
-        self.encoder.spec()
-    }
-
-    fn forward_layers(&self, images: &Tensor, layers: &[Layer]) -> Result<Vec<Features>> {
-        self.encoder.forward_layers(images, layers, |images| self.embed(images))
-    }
-
-    fn last_blocks(&self, images: &Tensor, n: usize) -> Result<Vec<Tensor>> {
-        self.encoder.last_blocks(&self.embed(images)?, n)
-    }
-
-    fn attention(&self, images: &Tensor, block: i64) -> Result<Tensor> {
-        self.encoder.attention(&self.embed(images)?, block)
     }
 }
 

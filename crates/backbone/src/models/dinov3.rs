@@ -10,17 +10,17 @@
 //! The periods of the rotation are `θ^(4 k / hd)` with θ = 100. The original stores them, rounded to 16 bits in the
 //! published files, and where a file has them they are used; they are not in Hugging Face's or timm's files.
 //! Layer norms add 1e-5, unlike the earlier models. The facets query and key are what the projection gives, before they
-//! are turned. The perceptron is the plain one of S, B and L; the gated one of the "plus" models and the 7B is not
-//! implemented.
+//! are turned. The perceptron is the plain one of S, B and L; a file with the gated one of the "plus"
+//! models and the 7B is refused when it is read.
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::config::{Shaped, VitConfig};
-use super::encoder::{Encoder, Entry};
+use super::encoder::{Encoder, Entry, Model};
 use super::patch_embed::PatchEmbed;
 use crate::nn::Rope;
-use crate::{Backbone, BackboneSpec, Error, Features, Layer, Result};
+use crate::{Error, Result};
 
 /// Side of a patch in the published models, and their number of storage tokens.
 const PATCH: usize = 16;
@@ -137,6 +137,18 @@ impl Dinov3 {
             encoder: Encoder::new(vb, vit, true, vit.spec(config.architecture(), *registers))?,
         })
     }
+}
+
+/// Row and column of every patch's centre, where the image is `[-1, 1]` high and wide: `[t, 2]`.
+fn centres((gh, gw): (usize, usize)) -> Vec<[f64; 2]> {
+    let at = |i: usize, n: usize| 2.0 * (i as f64 + 0.5) / n as f64 - 1.0;
+    (0..gh).flat_map(|i| (0..gw).map(move |j| [at(i, gh), at(j, gw)])).collect()
+}
+
+impl Model for Dinov3 {
+    fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
 
     /// Images `[b, 3, h, w]` as the tokens that enter the first block, `[b, 1 + r + t, d]`.
     fn embed(&self, images: &Tensor) -> Result<Entry> {
@@ -146,30 +158,6 @@ impl Dinov3 {
         let before = self.before.expand((patches.dim(0)?, n, d))?;
         let rope = Rope::new(&self.periods, n, &centres(grid), images.device())?;
         Ok(Entry { tokens: Tensor::cat(&[&before, &patches], 1)?, grid, rope: Some(rope) })
-    }
-}
-
-/// Row and column of every patch's centre, where the image is `[-1, 1]` high and wide: `[t, 2]`.
-fn centres((gh, gw): (usize, usize)) -> Vec<[f64; 2]> {
-    let at = |i: usize, n: usize| 2.0 * (i as f64 + 0.5) / n as f64 - 1.0;
-    (0..gh).flat_map(|i| (0..gw).map(move |j| [at(i, gh), at(j, gw)])).collect()
-}
-
-impl Backbone for Dinov3 {
-    fn spec(&self) -> &BackboneSpec {
-        self.encoder.spec()
-    }
-
-    fn forward_layers(&self, images: &Tensor, layers: &[Layer]) -> Result<Vec<Features>> {
-        self.encoder.forward_layers(images, layers, |images| self.embed(images))
-    }
-
-    fn last_blocks(&self, images: &Tensor, n: usize) -> Result<Vec<Tensor>> {
-        self.encoder.last_blocks(&self.embed(images)?, n)
-    }
-
-    fn attention(&self, images: &Tensor, block: i64) -> Result<Tensor> {
-        self.encoder.attention(&self.embed(images)?, block)
     }
 }
 

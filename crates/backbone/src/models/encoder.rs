@@ -10,7 +10,7 @@ use super::VitConfig;
 use super::block::Block;
 use crate::layer::block_index;
 use crate::nn::{LayerNorm, Rope, Tokens, by_image};
-use crate::{BackboneSpec, Facet, Features, Layer, Result};
+use crate::{Backbone, BackboneSpec, Facet, Features, Layer, Result};
 
 /// What enters the first block.
 pub(super) struct Entry {
@@ -20,6 +20,32 @@ pub(super) struct Entry {
     pub(super) grid: (usize, usize),
     /// The rotations of the patches, in a model that has them.
     pub(super) rope: Option<Rope>,
+}
+
+/// A model: how its images become tokens, and the blocks that these go through.
+pub(super) trait Model: Send + Sync {
+    fn encoder(&self) -> &Encoder;
+
+    /// Images `[b, 3, h, w]` as the tokens that enter the first block.
+    fn embed(&self, images: &Tensor) -> Result<Entry>;
+}
+
+impl<M: Model> Backbone for M {
+    fn spec(&self) -> &BackboneSpec {
+        &self.encoder().spec
+    }
+
+    fn forward_layers(&self, images: &Tensor, layers: &[Layer]) -> Result<Vec<Features>> {
+        self.encoder().forward_layers(images, layers, |images| self.embed(images))
+    }
+
+    fn last_blocks(&self, images: &Tensor, n: usize) -> Result<Vec<Tensor>> {
+        self.encoder().last_blocks(&self.embed(images)?, n)
+    }
+
+    fn attention(&self, images: &Tensor, block: i64) -> Result<Tensor> {
+        self.encoder().attention(&self.embed(images)?, block)
+    }
 }
 
 /// All blocks of a model, and its last norm.
@@ -45,12 +71,8 @@ impl Encoder {
         })
     }
 
-    pub(super) fn spec(&self) -> &BackboneSpec {
-        &self.spec
-    }
-
     /// As [`Backbone::forward_layers`](crate::Backbone::forward_layers); `embed` makes the tokens of images.
-    pub(super) fn forward_layers(
+    fn forward_layers(
         &self,
         images: &Tensor,
         layers: &[Layer],
@@ -74,7 +96,7 @@ impl Encoder {
     }
 
     /// As [`Backbone::last_blocks`](crate::Backbone::last_blocks).
-    pub(super) fn last_blocks(&self, entry: &Entry, n: usize) -> Result<Vec<Tensor>> {
+    fn last_blocks(&self, entry: &Entry, n: usize) -> Result<Vec<Tensor>> {
         if n == 0 {
             return Ok(Vec::new());
         }
@@ -89,7 +111,7 @@ impl Encoder {
     }
 
     /// As [`Backbone::attention`](crate::Backbone::attention).
-    pub(super) fn attention(&self, entry: &Entry, block: i64) -> Result<Tensor> {
+    fn attention(&self, entry: &Entry, block: i64) -> Result<Tensor> {
         let block = block_index(block, self.spec.depth)?;
         self.blocks[block].attention(&self.run_to(entry, block)?, entry.rope.as_ref())
     }

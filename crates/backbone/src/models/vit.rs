@@ -9,10 +9,10 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::VitConfig;
-use super::encoder::{Encoder, Entry};
+use super::encoder::{Encoder, Entry, Model};
 use super::patch_embed::PatchEmbed;
 use super::position::{PositionEmbedding, Resampling};
-use crate::{Backbone, BackboneSpec, Features, Layer, Result};
+use crate::Result;
 
 /// A vision transformer with its weights.
 pub struct Vit {
@@ -39,6 +39,12 @@ impl Vit {
             encoder: Encoder::new(vb, config, false, config.spec(config.architecture(), 0))?,
         })
     }
+}
+
+impl Model for Vit {
+    fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
 
     /// Images `[b, 3, h, w]` as the tokens that enter the first block, `[b, 1 + t, d]`.
     fn embed(&self, images: &Tensor) -> Result<Entry> {
@@ -47,23 +53,5 @@ impl Vit {
         let (b, _, d) = patches.dims3()?;
         let tokens = Tensor::cat(&[&self.cls_token.expand((b, 1, d))?, &patches], 1)?; // [b, 1 + t, d]
         Ok(Entry { tokens: tokens.broadcast_add(&self.pos_embed.at(grid)?)?, grid, rope: None })
-    }
-}
-
-impl Backbone for Vit {
-    fn spec(&self) -> &BackboneSpec {
-        self.encoder.spec()
-    }
-
-    fn forward_layers(&self, images: &Tensor, layers: &[Layer]) -> Result<Vec<Features>> {
-        self.encoder.forward_layers(images, layers, |images| self.embed(images))
-    }
-
-    fn last_blocks(&self, images: &Tensor, n: usize) -> Result<Vec<Tensor>> {
-        self.encoder.last_blocks(&self.embed(images)?, n)
-    }
-
-    fn attention(&self, images: &Tensor, block: i64) -> Result<Tensor> {
-        self.encoder.attention(&self.embed(images)?, block)
     }
 }

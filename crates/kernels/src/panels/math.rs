@@ -2,11 +2,9 @@
 
 use pulp::Simd;
 
+use crate::exp::ROUND;
+use crate::gelu::COEFFICIENTS as TAIL;
 use crate::level::mul_add;
-
-/// Added to and taken from a number below 2²², it leaves that number rounded to an integer, which is then also found in
-/// the low bits of the sum.
-const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³
 
 /// Fit of `2^f` for `|f| <= 1/2`, highest power first (`tests/golden/kernels/exp2.py`).
 #[expect(clippy::approx_constant, reason = "a fit, near the series but not equal to it")]
@@ -29,20 +27,6 @@ pub(super) fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let exponent = simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(23));
     simd.transmute_f32s_u32s(simd.add_u32s(simd.transmute_u32s_f32s(power), exponent))
 }
-
-/// Fit of `erfc(z) exp(z²) / 2` in `t = 1 / (1 + 0.3 z)` without constant term, highest power first
-/// (`tests/golden/kernels/erfc.py`).
-const TAIL: [f32; 9] = [
-    -0.064_717_05,
-    0.242_548_24,
-    -0.255_613_27,
-    0.273_197_6,
-    -0.046_815_667,
-    0.107_218_154,
-    0.074_241_21,
-    0.085_345_97,
-    0.084_594_81,
-];
 
 /// GELU with the error function: `x Φ(x)`.
 #[inline(always)]
