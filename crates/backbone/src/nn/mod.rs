@@ -9,6 +9,7 @@ mod by_image;
 mod layer_norm;
 mod linear;
 mod rope;
+mod spare;
 mod tokens;
 
 pub(crate) use attention::{attention, attention_weights};
