@@ -18,6 +18,7 @@ mod models;
 mod nn;
 mod random;
 mod source;
+mod work;
 
 pub use backbone::{Backbone, BackboneSpec, Features};
 pub use device::device;

@@ -134,7 +134,7 @@ impl Dinov3 {
             patch_embed: PatchEmbed::new(vb.pp("patch_embed"), vit)?,
             before: Tensor::cat(&before, 1)?,
             periods,
-            encoder: Encoder::new(vb, vit, true, vit.spec(config.architecture(), *registers))?,
+            encoder: Encoder::new(vb, vit, true, vit.spec_of(config.architecture(), *registers))?,
         })
     }
 }

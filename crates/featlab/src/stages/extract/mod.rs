@@ -4,6 +4,7 @@
 //! and written at the same time, forwarded one image (or crop) at a time, so that the numbers depend neither on the batch nor on the
 //! thread count. Inputs that cannot be read become tombstones with the reason; everything else that fails ends the run.
 
+mod clock;
 mod forward;
 mod pipeline;
 
