@@ -28,6 +28,14 @@ pub enum Error {
         /// Number of colours in the palette.
         colours: usize,
     },
+    /// A number that must be larger than zero is not.
+    #[error("{what} is {got}, expected a number above 0")]
+    NotPositive {
+        /// The argument at fault.
+        what: &'static str,
+        /// Its value.
+        got: f32,
+    },
     /// A fraction is not between 0 and 1.
     #[error("{what} is {got}, expected a fraction between 0 and 1")]
     NotAFraction {

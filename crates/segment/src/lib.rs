@@ -7,6 +7,7 @@
 mod attention_map;
 mod colour_map;
 mod components;
+mod crf;
 mod error;
 mod palette;
 mod picture;
@@ -16,6 +17,7 @@ pub use attention_map::{
 };
 pub use colour_map::inferno;
 pub use components::{percentile_ranges, rgb_from_components};
+pub use crf::DenseCrf;
 pub use error::{Error, Result};
 pub use palette::Palette;
 pub use picture::{colourise, overlay};
