@@ -13,7 +13,7 @@
 //! are turned. The perceptron is the plain one of S, B and L; a file with the gated one of the "plus"
 //! models and the 7B is refused when it is read.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::config::{Shaped, VitConfig};
@@ -122,12 +122,13 @@ impl Dinov3 {
         config.check_heads()?;
         let Dinov3Config { vit, registers, periods, .. } = config;
         let d = vit.embed_dim;
-        let mut before = vec![vb.get((1, 1, d), "cls_token")?];
+        let wide = vb.to_dtype(DType::F32);
+        let mut before = vec![wide.get((1, 1, d), "cls_token")?];
         if *registers > 0 {
-            before.push(vb.get((1, *registers, d), "storage_tokens")?);
+            before.push(wide.get((1, *registers, d), "storage_tokens")?);
         }
         let periods = match periods {
-            Some(n) => vb.get(*n, "rope_embed.periods")?.to_vec1()?,
+            Some(n) => wide.get(*n, "rope_embed.periods")?.to_vec1()?,
             None => config.own_periods(),
         };
         Ok(Self {

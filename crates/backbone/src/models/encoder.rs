@@ -1,9 +1,10 @@
 //! The walk through the blocks, from the tokens that enter the first one to whatever is asked for.
 //!
 //! A model puts its tokens together, `[cls; registers; patches]`, and hands them over as an [`Entry`]. What the patches
-//! are is told from the back: the last `t` of `n` tokens.
+//! are is told from the back: the last `t` of `n` tokens. In half precision the residual
+//! stream and everything that is handed out are still `f32`; linear layers and attention are not.
 
-use candle_core::{D, IndexOp, Tensor};
+use candle_core::{D, DType, IndexOp, Tensor};
 use candle_nn::VarBuilder;
 
 use super::VitConfig;
@@ -14,7 +15,7 @@ use crate::{Backbone, BackboneSpec, Facet, Features, Layer, Result};
 
 /// What enters the first block.
 pub(super) struct Entry {
-    /// `[b, 1 + r + t, d]`: class token, registers, patches.
+    /// `[b, 1 + r + t, d]`, in `f32`: class token, registers, patches.
     pub(super) tokens: Tensor,
     /// `(gh, gw)` with `gh * gw = t`.
     pub(super) grid: (usize, usize),
@@ -57,12 +58,16 @@ pub(super) struct Encoder {
 
 impl Encoder {
     /// * `layer_scale`: whether the blocks have one.
+    /// * `spec`: that of the model in `f32`; another type of the weights is added to its name.
     pub(super) fn new(
         vb: VarBuilder<'_>,
         config: &VitConfig,
         layer_scale: bool,
-        spec: BackboneSpec,
+        mut spec: BackboneSpec,
     ) -> Result<Self> {
+        if vb.dtype() != DType::F32 {
+            spec.architecture += &format!("_{}", vb.dtype().as_str());
+        }
         let blocks = (0..config.depth).map(|i| Block::new(vb.pp("blocks").pp(i), config, layer_scale));
         Ok(Self {
             blocks: blocks.collect::<Result<_>>()?,
@@ -135,7 +140,8 @@ impl Encoder {
             for (part, facet) in [Facet::Query, Facet::Key, Facet::Value].into_iter().enumerate() {
                 for (slot, _) in here(facet) {
                     let d = self.spec.embed_dim;
-                    read[slot] = Some(block.qkv(&x)?.rows()?.narrow(D::Minus1, part * d, d)?);
+                    let facet = block.qkv(&x)?.rows()?.narrow(D::Minus1, part * d, d)?;
+                    read[slot] = Some(facet.to_dtype(DType::F32)?);
                 }
             }
             // What follows the last facet is not needed.
