@@ -65,6 +65,19 @@ impl Precision {
         known.ok_or_else(|| Error::Precision(choice.to_owned()))
     }
 
+    /// The precision that an [`architecture`](crate::BackboneSpec::architecture) names.
+    ///
+    /// ```
+    /// use backbone::Precision;
+    /// assert_eq!(Precision::of_architecture("vit_small_patch8_f16"), Precision::F16);
+    /// assert_eq!(Precision::of_architecture("vit_small_patch8"), Precision::F32);
+    /// ```
+    #[must_use]
+    pub fn of_architecture(architecture: &str) -> Self {
+        let named = |one: &Self| *one != Self::F32 && architecture.ends_with(&suffix(one.dtype()));
+        Self::ALL.into_iter().find(named).unwrap_or_default()
+    }
+
     /// As candle has it.
     pub(crate) fn dtype(self) -> DType {
         match self {
@@ -72,6 +85,14 @@ impl Precision {
             Self::Bf16 => DType::BF16,
             Self::F16 => DType::F16,
         }
+    }
+}
+
+/// What the type of the weights adds to the name of an architecture.
+pub(crate) fn suffix(dtype: DType) -> String {
+    match dtype {
+        DType::F32 => String::new(),
+        other => format!("_{}", other.as_str()),
     }
 }
 

@@ -3,7 +3,7 @@
 //! `f32` on the CPU goes through the kernels on panels, half precision through candle's operators on rows, which is the
 //! way of every other device. So this also holds the two ways together.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
 use backbone::{Facet, Layer, LoadOptions, Loaded, Precision, load};
 use candle_core::{DType, Device, Tensor};
@@ -131,6 +131,9 @@ fn the_architecture_says_the_precision_and_f32_is_as_before() {
     assert_eq!(name(Precision::F32), "dinov3_micro_patch16");
     assert_eq!(name(Precision::F16), "dinov3_micro_patch16_f16");
     assert_eq!(name(Precision::Bf16), "dinov3_micro_patch16_bf16");
+    for precision in [Precision::F32, Precision::F16, Precision::Bf16] {
+        assert_eq!(Precision::of_architecture(&name(precision)), precision);
+    }
     let fingerprint = |precision| loaded("random:dinov3_micro_patch16:1", precision).fingerprint;
     assert_eq!(fingerprint(Precision::F16), fingerprint(Precision::F32));
 }

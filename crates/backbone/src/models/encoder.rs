@@ -11,7 +11,7 @@ use super::VitConfig;
 use super::block::Block;
 use crate::layer::block_index;
 use crate::nn::{LayerNorm, Rope, Tokens, by_image};
-use crate::{Backbone, BackboneSpec, Facet, Features, Layer, Result};
+use crate::{Backbone, BackboneSpec, Facet, Features, Layer, Result, precision};
 
 /// What enters the first block.
 pub(super) struct Entry {
@@ -65,9 +65,7 @@ impl Encoder {
         layer_scale: bool,
         mut spec: BackboneSpec,
     ) -> Result<Self> {
-        if vb.dtype() != DType::F32 {
-            spec.architecture += &format!("_{}", vb.dtype().as_str());
-        }
+        spec.architecture += &precision::suffix(vb.dtype());
         let blocks = (0..config.depth).map(|i| Block::new(vb.pp("blocks").pp(i), config, layer_scale));
         Ok(Self {
             blocks: blocks.collect::<Result<_>>()?,
