@@ -4,10 +4,11 @@
 //!
 //! A CUDA device has one stream of its own, which all threads share: whatever thread asks for it, the GPU does its work in the
 //! order of asking. So weights that one thread loaded, tables that another one added and memory that a third one freed need
-//! no further care. `Device::new_cuda` would not do: it takes the per-thread default stream (candle-core's
-//! `cuda_backend/device.rs`), which is another stream in each thread, while weights and cuBLAS's handle with its workspace are shared, and
-//! cudarc orders nothing between them, because it records events only where streams were made by its `new_stream`
-//! (`is_managing_stream_synchronization` in cudarc's `driver/safe/core.rs`).
+//! no further care, nor does cuBLAS's workspace; its one handle may be used by several threads, by its documentation.
+//! `Device::new_cuda` would not do: it takes the per-thread default stream (candle-core's `cuda_backend/device.rs`), which is
+//! another one in each thread, while weights, handle and workspace are shared, and cudarc orders nothing between
+//! such streams, since it records events only once a stream was made by its `new_stream` (`is_managing_stream_synchronization`
+//! in cudarc's `driver/safe/core.rs`).
 
 use candle_core::Device;
 

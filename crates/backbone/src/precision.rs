@@ -33,7 +33,7 @@ pub enum Precision {
     /// 32 bits.
     #[default]
     F32,
-    /// 16 bits: the range of `f32`, 8 bits of precision.
+    /// 16 bits: the range of `f32`, 8 bits of precision. With CUDA it needs compute capability 8.0 or later.
     Bf16,
     /// 16 bits: 11 bits of precision, nothing above 65504.
     F16,

@@ -4,6 +4,8 @@
 //! are is told from the back: the last `t` of `n` tokens. In half precision the residual
 //! stream and everything that is handed out are still `f32`; linear layers and attention are not.
 
+use std::sync::Arc;
+
 use candle_core::{D, DType, IndexOp, Tensor};
 use candle_nn::VarBuilder;
 
@@ -20,7 +22,7 @@ pub(super) struct Entry {
     /// `(gh, gw)` with `gh * gw = t`.
     pub(super) grid: (usize, usize),
     /// The rotations of the patches, in a model that has them.
-    pub(super) rope: Option<Rope>,
+    pub(super) rope: Option<Arc<Rope>>,
 }
 
 /// A model: how its images become tokens, and the blocks that these go through.
@@ -107,7 +109,7 @@ impl Encoder {
         let mut x = self.run_to(entry, first)?;
         let mut layers = Vec::with_capacity(n);
         for block in &self.blocks[first..] {
-            x = block.forward(&x, entry.rope.as_ref())?;
+            x = block.forward(&x, entry.rope.as_deref())?;
             layers.push(self.norm.forward(&x)?.rows()?);
         }
         Ok(layers)
@@ -116,12 +118,12 @@ impl Encoder {
     /// As [`Backbone::attention`](crate::Backbone::attention).
     fn attention(&self, entry: &Entry, block: i64) -> Result<Tensor> {
         let block = block_index(block, self.spec.depth)?;
-        self.blocks[block].attention(&self.run_to(entry, block)?, entry.rope.as_ref())
+        self.blocks[block].attention(&self.run_to(entry, block)?, entry.rope.as_deref())
     }
 
     /// What enters block `block` (or leaves the one before it), `[b, n, d]`.
     fn run_to(&self, entry: &Entry, block: usize) -> Result<Tokens> {
-        let (tokens, rope) = (Tokens::new(entry.tokens.clone())?, entry.rope.as_ref());
+        let (tokens, rope) = (Tokens::new(entry.tokens.clone())?, entry.rope.as_deref());
         self.blocks[..block].iter().try_fold(tokens, |x, block| block.forward(&x, rope))
     }
 
@@ -144,7 +146,7 @@ impl Encoder {
             }
             // What follows the last facet is not needed.
             if index < last || here(Facet::Token).next().is_some() {
-                x = block.forward(&x, entry.rope.as_ref())?;
+                x = block.forward(&x, entry.rope.as_deref())?;
             }
             for (slot, _) in here(Facet::Token) {
                 read[slot] = Some(self.norm.forward(&x)?.rows()?);

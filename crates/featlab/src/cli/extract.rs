@@ -78,7 +78,7 @@ pub struct ExtractArgs {
     /// Where the cache goes: a path, or s3://, gs://, az://BUCKET/PREFIX
     #[arg(long)]
     pub out: String,
-    /// Images that go through the network at a time [default: 16 on a GPU, 1 on a CPU]
+    /// Images that go through the network at a time, always that many [default: 16 on a GPU, 1 on a CPU]
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
     /// Images per shard [default: about 32 MiB of tokens]
