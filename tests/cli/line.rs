@@ -162,12 +162,49 @@ fn caches_are_listed_and_described() {
     let info: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(info["rows"], 3);
     assert_eq!(info["key"]["res"], 32);
-    let (stdout, _) = expect(featlab().arg("doctor"), 0);
-    assert!(stdout.contains("instruction sets") && stdout.contains("writes and reads"), "{stdout}");
-    let (stdout, _) = expect(featlab().arg("doctor").env("FEATLAB_SIMD", "portable"), 0);
-    assert!(stdout.contains("portable (of "), "{stdout}");
-    let (_, stderr) = expect(featlab().arg("doctor").env("FEATLAB_SIMD", "mmx"), 2);
+}
+
+#[test]
+fn the_doctor_says_what_is_there_and_measures_it() {
+    let scratch = Scratch::new();
+    let doctor = || {
+        let mut command = featlab();
+        command.arg("doctor");
+        command
+    };
+    std::fs::create_dir_all(scratch.path("disk")).unwrap();
+    let (stdout, _) = expect(doctor().arg("--json").arg("--folder").arg(scratch.path("disk")), 0);
+    let facts: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let fact = |name: &str| facts[name].as_str().unwrap_or_else(|| panic!("{name} in {stdout}"));
+    for (name, unit) in [
+        ("instruction sets", ""),
+        ("local store", "writes and reads"),
+        ("matrix rate", "GFLOP/s"),
+        ("memory rate", "GB/s"),
+        ("disk rate", "MB/s read"),
+        ("forward passes", "% of the matrix rate"),
+        ("images/s on CPU", "vit_base_patch8 at 320 px"),
+    ] {
+        assert!(fact(name).contains(unit), "{name}: {}", fact(name));
+    }
+    assert_eq!(std::fs::read_dir(scratch.path("disk")).unwrap().count(), 0, "the measured file is gone");
+
+    let (stdout, _) = expect(doctor().arg("--folder").arg(scratch.path("absent")), 0);
+    assert!(stdout.contains("not measured: "), "{stdout}");
+    let (stdout, _) = expect(doctor().arg("--no-measure").env("FEATLAB_SIMD", "portable"), 0);
+    assert!(stdout.contains("portable (of ") && !stdout.contains("GFLOP/s"), "{stdout}");
+    let (_, stderr) = expect(doctor().env("FEATLAB_SIMD", "mmx"), 2);
     assert!(stderr.contains("FEATLAB_SIMD=mmx") && stderr.contains("portable"), "{stderr}");
+}
+
+#[test]
+fn extraction_ends_with_its_rate_and_what_held_it_up() {
+    let scratch = Scratch::new();
+    let root = scratch.camvid(2, 1);
+    let mut command = extract(&format!("camvid:{}", root.display()), &scratch.path("out"));
+    let (_, stderr) = expect(command.args(["--split", "train"]), 0);
+    let last = stderr.lines().find(|line| line.contains("GFLOP/s")).unwrap_or_else(|| panic!("{stderr}"));
+    assert!(last.contains("images/s") && last.contains("bottleneck: "), "{last}");
 }
 
 #[test]

@@ -4,7 +4,6 @@
 //! [`Loaded`](crate::Loaded)'s matter.
 
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
 
 use crate::{Layer, Result};
 
@@ -66,7 +65,7 @@ pub struct Features {
 }
 
 /// Name and sizes of a backbone.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BackboneSpec {
     /// A name for everything that changes the numbers besides the weights, as number of heads, norm epsilon and half
     /// precision do.
@@ -77,10 +76,11 @@ pub struct BackboneSpec {
     pub depth: usize,
     /// Attention heads per block.
     pub num_heads: usize,
+    /// Hidden units of a block's perceptron.
+    pub mlp_dim: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
     /// `r`, the number of register tokens, which stand between the class token and the patches.
-    #[serde(default)]
     pub registers: usize,
 }
 

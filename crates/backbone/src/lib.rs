@@ -20,6 +20,7 @@ mod nn;
 mod precision;
 mod random;
 mod source;
+mod work;
 
 pub use backbone::{Backbone, BackboneSpec, Features};
 pub use device::device;

@@ -7,6 +7,7 @@ mod config;
 mod dim;
 mod exit;
 mod interrupt;
+mod machine;
 mod output;
 mod pretrain_config;
 mod progress;

@@ -114,13 +114,20 @@ impl VitConfig {
         name
     }
 
-    /// Name and sizes as a caller sees them, of a model with `registers` register tokens.
-    pub(super) fn spec(&self, architecture: String, registers: usize) -> BackboneSpec {
+    /// Name and sizes of DINO's model as a caller sees them.
+    #[must_use]
+    pub fn spec(&self) -> BackboneSpec {
+        self.spec_of(self.architecture(), 0)
+    }
+
+    /// Name and sizes of a model with `registers` register tokens.
+    pub(super) fn spec_of(&self, architecture: String, registers: usize) -> BackboneSpec {
         BackboneSpec {
             architecture,
             embed_dim: self.embed_dim,
             depth: self.depth,
             num_heads: self.num_heads,
+            mlp_dim: self.mlp_dim,
             patch_size: self.patch_size,
             registers,
         }

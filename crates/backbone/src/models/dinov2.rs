@@ -116,7 +116,7 @@ impl Dinov2 {
             cls_token: wide.get((1, 1, d), "cls_token")?,
             register_tokens: register_tokens.transpose()?,
             pos_embed: PositionEmbedding::new(table, *resampling),
-            encoder: Encoder::new(vb, vit, true, vit.spec(config.architecture(), *registers))?,
+            encoder: Encoder::new(vb, vit, true, vit.spec_of(config.architecture(), *registers))?,
         })
     }
 }

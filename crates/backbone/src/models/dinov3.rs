@@ -142,7 +142,7 @@ impl Dinov3 {
             before: Tensor::cat(&before, 1)?,
             periods,
             last: Mutex::default(),
-            encoder: Encoder::new(vb, vit, true, vit.spec(config.architecture(), *registers))?,
+            encoder: Encoder::new(vb, vit, true, vit.spec_of(config.architecture(), *registers))?,
         })
     }
 }

@@ -37,7 +37,7 @@ impl Vit {
             patch_embed: PatchEmbed::new(vb.pp("patch_embed"), config)?,
             cls_token: wide.get((1, 1, d), "cls_token")?,
             pos_embed: PositionEmbedding::new(table, Resampling::Tenth),
-            encoder: Encoder::new(vb, config, false, config.spec(config.architecture(), 0))?,
+            encoder: Encoder::new(vb, config, false, config.spec())?,
         })
     }
 }

@@ -10,6 +10,7 @@ mod layer_norm;
 mod linear;
 mod product;
 mod rope;
+mod spare;
 mod tokens;
 
 pub(crate) use attention::{attention, attention_weights};

@@ -1,22 +1,48 @@
 //! Activations between layers: the tokens of a batch of images, `[b, n, d]`, in the layout that the layers like.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, InplaceOp1, Layout, Shape, Tensor};
 use kernels::{Level, PanelShape};
 
+use super::spare;
 use crate::Result;
 
 /// The tokens of `b` images.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Tokens {
     data: Data,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 enum Data {
     /// `[b, n, d]`.
     Rows(Tensor),
-    /// `[b, p, d, L]` and what that means: on the CPU, in `f32`, under the kernels.
+    /// `[b, p, d, L]` and what that means: on the CPU, in `f32`, under the kernels, and nobody else's.
     Panels(Tensor, PanelShape),
+}
+
+impl Drop for Tokens {
+    fn drop(&mut self) {
+        if let Data::Panels(panels, _) = &self.data {
+            // All that can fail is that the buffer is not kept.
+            let _ = panels.inplace_op1(&GiveBack);
+        }
+    }
+}
+
+/// Takes the buffer out of panels that nobody will read any more.
+struct GiveBack;
+
+impl InplaceOp1 for GiveBack {
+    fn name(&self) -> &'static str {
+        "give-back"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
+        if let CpuStorage::F32(numbers) = storage {
+            spare::give_back(std::mem::take(numbers));
+        }
+        Ok(())
+    }
 }
 
 impl Tokens {
@@ -97,12 +123,12 @@ pub(super) fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_co
     Ok(&numbers[start..end])
 }
 
-/// New panels, filled by `f`.
+/// New panels, filled by `f`, which finds any numbers in them.
 pub(super) fn new_panels(
     shape: PanelShape,
     f: impl FnOnce(&mut [f32]),
 ) -> candle_core::Result<(CpuStorage, Shape)> {
-    let mut out = vec![0.0; shape.len()];
+    let mut out = spare::buffer(shape.len());
     f(&mut out);
     Ok((CpuStorage::F32(out), panel_dims(shape)))
 }

@@ -3,6 +3,7 @@
 //! What the arguments *mean* (defaults resolved, names looked up) is decided in `commands/` and `config.rs`.
 
 mod cache;
+mod doctor;
 mod evaluate;
 mod extract;
 mod pretrain;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use cache::{CacheCommand, ConvertArgs, InfoArgs, RepairArgs, ScanArgs, VerifyArgs};
+pub use doctor::DoctorArgs;
 pub use evaluate::{AttentionArgs, ClassifyArgs, Method, ProbeArgs, ReduceArgs};
 pub use extract::{ExtractArgs, FeatureArgs, LoadingArgs};
 pub use pretrain::{DinoArgs, PretrainCommand};
@@ -88,6 +90,6 @@ pub enum Command {
     /// Train a backbone without labels
     #[command(subcommand)]
     Pretrain(PretrainCommand),
-    /// Show devices, instruction sets, caches and versions
-    Doctor,
+    /// Show devices, versions and caches, and measure what this machine can do
+    Doctor(DoctorArgs),
 }

@@ -1,14 +1,41 @@
 //! `featlab doctor`: what this build and this machine offer.
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use backbone::VitConfig;
+use candle_core::{Device, Tensor};
 use serde_json::json;
 
-use crate::Context;
+use crate::cli::DoctorArgs;
 use crate::exit::Status;
+use crate::{Context, machine};
 
-pub(crate) fn run(context: &Context) -> Result<Status> {
-    let store = probe_store();
-    let facts = [
+/// A name and what is said about it.
+type Fact = (&'static str, String);
+
+/// The model and side whose images/s are measured; the others follow from their work.
+const MEASURED: (&str, usize) = ("vit_small_patch8", 224);
+
+/// The models and sides of the forecast.
+const MODELS: [&str; 4] = ["vit_small_patch16", "vit_small_patch8", "vit_base_patch16", "vit_base_patch8"];
+const SIDES: [usize; 2] = [224, 320];
+
+pub(crate) fn run(args: &DoctorArgs, context: &Context) -> Result<Status> {
+    let mut facts = offered();
+    if !args.no_measure {
+        facts.extend(measured(&args.folder.clone().unwrap_or_else(std::env::temp_dir)));
+    }
+    let value: serde_json::Map<_, _> = facts.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
+    context.output.result(&value, |_| {
+        facts.iter().map(|(name, fact)| format!("{name:18}{fact}")).collect::<Vec<_>>().join("\n")
+    })?;
+    Ok(Status::Done)
+}
+
+/// What is there.
+fn offered() -> Vec<Fact> {
+    vec![
         ("featlab", env!("CARGO_PKG_VERSION").to_owned()),
         ("build", if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned()),
         ("threads", rayon::current_num_threads().to_string()),
@@ -21,16 +48,63 @@ pub(crate) fn run(context: &Context) -> Result<Status> {
             backbone::device("auto").map_or_else(|e| e.to_string(), |d| format!("{:?}", d.location())),
         ),
         ("stores", "local paths, file://, memory://, s3://, gs://, az://".to_owned()),
-        ("local store", store),
+        ("local store", probe_store()),
         ("weights inside", backbone::embedded_names().join(", ")),
         ("model cache", backbone::hub_cache().display().to_string()),
         ("model hub", if backbone::hub_offline() { "offline (HF_HUB_OFFLINE)" } else { "online" }.to_owned()),
+    ]
+}
+
+/// What it does, measured now.
+///
+/// * `folder`: on the disk that is meant.
+fn measured(folder: &Path) -> Vec<Fact> {
+    let fails = |error: anyhow::Error| format!("not measured: {}", crate::exit::one_line(&error));
+    let disk = machine::disk_rate(folder).map_or_else(fails, |rate| {
+        format!("{:.0} MB/s written, {:.0} MB/s read ({})", rate.written, rate.read, folder.display())
+    });
+    let peak = machine::matrix_rate();
+    let mut facts = vec![
+        ("matrix rate", format!("{peak:.0} GFLOP/s (f32, {0} × {0}, all threads)", machine::SIDE)),
+        ("memory rate", format!("{:.1} GB/s (two arrays read, one written)", machine::memory_rate())),
+        ("disk rate", disk),
     ];
-    let value: serde_json::Map<_, _> = facts.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
-    context.output.result(&value, |_| {
-        facts.iter().map(|(name, fact)| format!("{name:18}{fact}")).collect::<Vec<_>>().join("\n")
-    })?;
-    Ok(Status::Done)
+    match forecast(peak) {
+        Ok(more) => facts.extend(more),
+        Err(error) => facts.push(("forward passes", fails(error))),
+    }
+    facts
+}
+
+/// The rate of forward passes on the CPU, and the images/s that follow from it.
+fn forecast(peak: f64) -> Result<Vec<Fact>> {
+    let load = |model: &str| backbone::load(&format!("random:{model}:0"), &backbone::LoadOptions::default());
+    let (model, side) = MEASURED;
+    let (threads, layers) = (rayon::current_num_threads(), [backbone::Layer::default()]);
+    let loaded = load(model)?.backbone;
+    let images = Tensor::full(0.5_f32, (threads, 3, side, side), &Device::Cpu)?;
+    let mut outcome = Ok(Vec::new());
+    let seconds = machine::best(|| outcome = loaded.forward_layers(&images, &layers));
+    outcome?;
+    let rate = loaded.spec().work((side, side), &layers)? * threads as f64 / seconds;
+    let mut expected = Vec::new();
+    for model in MODELS {
+        let spec = VitConfig::by_name(model).context("a published size")?.spec();
+        for side in SIDES {
+            expected.push(format!("{model} at {side} px {:.1}", rate / spec.work((side, side), &layers)?));
+        }
+    }
+    let reached = rate / 1e9;
+    Ok(vec![
+        (
+            "forward passes",
+            format!(
+                "{reached:.0} GFLOP/s ({model} at {side} px), {:.0} % of the matrix rate",
+                100.0 * reached / peak
+            ),
+        ),
+        ("images/s on CPU", expected.join(", ")),
+    ])
 }
 
 /// The level of the kernels of forward passes, and the others that could be asked for.

@@ -32,6 +32,6 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Status> {
         Command::Sweep(args) => sweep::run(args, context),
         Command::Report(args) => report::run(args, context),
         Command::Pretrain(command) => pretrain::run(command, context),
-        Command::Doctor => doctor::run(context),
+        Command::Doctor(args) => doctor::run(&args, context),
     }
 }

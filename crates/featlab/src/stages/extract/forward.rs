@@ -57,6 +57,13 @@ impl Forward<'_> {
         Ok(GoldenActivation::from_tokens(tokens.view()))
     }
 
+    /// Floating-point operations of a view, its mirror image included.
+    pub(super) fn work(&self) -> Result<f64> {
+        let side = self.transform.res;
+        let once = self.backbone.backbone.spec().work((side, side), &self.layers)?;
+        Ok(once * if self.flip_average { 2.0 } else { 1.0 })
+    }
+
     /// All layers of each image `[3, h, w]`, averaged with its mirror image's if asked.
     ///
     /// * `images`: of one size.

@@ -5,6 +5,7 @@
 //! what else is in a batch nor on the thread count. Inputs that cannot be read become tombstones with the reason; everything else that fails
 //! ends the run.
 
+mod clock;
 mod forward;
 mod pipeline;
 

@@ -15,15 +15,16 @@
 //! signal asks to stop, or something fails, no new image is begun, and shards that are complete are still written.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use dataset::View;
 use featcache::{PlannedShard, Record, Writer};
 
+use super::clock::Clock;
 use super::{Job, Sampled};
 use crate::Context;
 use crate::progress::Progress;
@@ -87,8 +88,7 @@ pub(super) fn run(job: &Job<'_>, writer: &Writer, mine: &[PlannedShard], context
         stopped: AtomicBool::new(false),
         failure: Mutex::new(None),
         gathering: Mutex::default(),
-        clock: Clock::default(),
-        started: Instant::now(),
+        clock: Clock::start(),
     };
     let (decoded, to_forward) = sync_channel(workers * (1 + job.forward.images_of_a_batch()));
     let (whole, to_write) = sync_channel(1);
@@ -110,16 +110,13 @@ pub(super) fn run(job: &Job<'_>, writer: &Writer, mine: &[PlannedShard], context
         // Each stage ends when the one before it has let go of its queue.
         drop((decoded, whole));
     });
-    let Line { progress, failure, clock, started, .. } = line;
+    let Line { progress, failure, clock, .. } = line;
     drop(progress);
     match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
         None => {
-            context.reporter.say(format!(
-                "extract {}: {}",
-                job.split,
-                clock.summary(workers, started.elapsed())
-            ));
+            let summary = clock.summary(workers, images, job.forward.work()?);
+            context.reporter.say(format!("extract {}: {summary}", job.split));
             Ok(())
         }
     }
@@ -140,7 +137,6 @@ struct Line<'a> {
     failure: Mutex<Option<anyhow::Error>>,
     gathering: Mutex<HashMap<usize, Gathering>>,
     clock: Clock,
-    started: Instant,
 }
 
 impl Line<'_> {
@@ -214,7 +210,7 @@ impl Line<'_> {
     }
 
     fn hand_over(&self, Outcome { shard, sample, records }: Outcome, whole: &SyncSender<Whole>) {
-        self.progress.tick_with(1, || self.clock.note(self.started.elapsed()));
+        self.progress.tick_with(1, || self.clock.note());
         let start = Instant::now();
         if let Some(complete) = self.gather(shard, sample, records) {
             whole.send(complete).expect("the receiver outlives the line");
@@ -227,6 +223,7 @@ impl Line<'_> {
         self.context.interrupt.check()?;
         let views = batch.iter().filter_map(|decoded| decoded.views.as_ref().ok()).flatten();
         let images: Vec<_> = views.map(|view| view.image.view()).collect();
+        self.clock.views.fetch_add(images.len() as u64, Ordering::Relaxed);
         let mut features = self.job.forward.all(&images)?.into_iter();
         let mut record = |sample: usize, view: View| -> Result<Record> {
             let layers = features.next().context("every view has features")?;
@@ -283,62 +280,8 @@ impl Line<'_> {
         }
         let info = (self.writer.write_records(planned, records, skipped))
             .with_context(|| format!("writing shard {}", planned.index))?;
-        self.clock.written_bytes.fetch_add(info.bytes, Ordering::Relaxed);
+        self.clock.wrote(info.bytes);
         Ok(())
-    }
-}
-
-/// Where the time goes: nanoseconds, added up over the threads of a stage.
-#[derive(Debug, Default)]
-struct Clock {
-    decoding: AtomicU64,
-    /// Forward workers that wait for an image.
-    starved: AtomicU64,
-    forwarding: AtomicU64,
-    /// Forward workers that wait for room to put a shard.
-    blocked: AtomicU64,
-    writing: AtomicU64,
-    written_bytes: AtomicU64,
-}
-
-impl Clock {
-    fn add(slot: &AtomicU64, start: Instant) {
-        slot.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
-    }
-
-    /// What the forward workers spend most of their time with, and how much of it.
-    fn bottleneck(&self) -> (&'static str, f64) {
-        let seconds = |slot: &AtomicU64| slot.load(Ordering::Relaxed) as f64 / 1e9;
-        let shares = [
-            ("forward passes", seconds(&self.forwarding)),
-            ("reading images", seconds(&self.starved)),
-            ("writing", seconds(&self.blocked)),
-        ];
-        let all: f64 = shares.iter().map(|(_, seconds)| seconds).sum();
-        let (name, most) = shares.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default();
-        (name, most / all.max(1e-9))
-    }
-
-    fn written_per_second(&self, elapsed: Duration) -> f64 {
-        self.written_bytes.load(Ordering::Relaxed) as f64 / 1e6 / elapsed.as_secs_f64().max(1e-9)
-    }
-
-    fn note(&self, elapsed: Duration) -> String {
-        format!("{:.1} MB/s · bottleneck: {}", self.written_per_second(elapsed), self.bottleneck().0)
-    }
-
-    fn summary(&self, workers: usize, elapsed: Duration) -> String {
-        let (name, share) = self.bottleneck();
-        let busy =
-            |slot: &AtomicU64| slot.load(Ordering::Relaxed) as f64 / 1e9 / elapsed.as_secs_f64().max(1e-9);
-        format!(
-            "{:.1} MB/s written; {name} took {:.0} % of the time (threads at work on average: decoding {:.2}, forward {:.2} of {workers}, writing {:.2})",
-            self.written_per_second(elapsed),
-            share * 100.0,
-            busy(&self.decoding),
-            busy(&self.forwarding),
-            busy(&self.writing),
-        )
     }
 }
 
