@@ -6,8 +6,8 @@
 //!
 //! Images may pass one another; a shard is put together in the order of its samples, so that nothing depends on who was faster. A forward
 //! worker takes a batch of images, or what there is if that is less, lets them through the network, and hands their records on. On the
-//! CPU a batch is one image, and there is one worker per core, each with a core of its own. A GPU has two workers: while one copies
-//! its features back, makes records of them and hands them on, the other one's batch is computed. Both give their work to the device's
+//! CPU a batch is one image, and there is one worker per core, each with a core of its own. A GPU has two workers: while one makes
+//! records of its features and hands them on, the other one's batch is computed. Both give their work to the device's
 //! one stream (see `device.rs` of `backbone`), where it is done in the order of asking; so nothing on the device needs a lock, and all that
 //! is not overlapped is the copy itself, which would take a second stream and pinned memory.
 //!
