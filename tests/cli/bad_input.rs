@@ -267,6 +267,7 @@ fn unknown_names_list_the_known_ones() {
         ("--crop", "seven", "five"),
         ("--split", "dev", "train"),
         ("--device", "tpu", "cuda"),
+        ("--precision", "half", "bf16"),
     ] {
         let mut command = extract(&dataset, &scratch.path("out"));
         let (_, stderr) = expect(command.args([option, value]), 2);

@@ -70,7 +70,7 @@ fn every_element_of_the_key_makes_another_cache_and_nothing_else_does() {
 
     let other = scratch.path("other-heads");
     fs::create_dir(&other).unwrap();
-    let changes: [(&str, &[&str]); 15] = [
+    let changes: [(&str, &[&str]); 16] = [
         ("split", &["--split", "train"]),
         ("crop", &["--crop", "none"]),
         ("crop", &["--crop", "five"]),
@@ -80,6 +80,7 @@ fn every_element_of_the_key_makes_another_cache_and_nothing_else_does() {
         ("antialias", &["--resize", "bicubic"]),
         ("checkpoint_sha256", &["--backbone", "random:vit_micro_patch8:1"]),
         ("architecture", &["--backbone", "random:vit_tiny_patch16:0"]),
+        ("architecture", &["--precision", "f16"]),
         ("layer", &["--layer", "1"]),
         ("facet", &["--facet", "key"]),
         ("more", &["--facet", "token,key"]),
@@ -131,11 +132,12 @@ fn every_element_of_the_key_makes_another_cache_and_nothing_else_does() {
     });
     edited("fewer", &|root| fs::remove_file(root.join("images/val/frame_00.png")).unwrap());
 
-    // Neither threads, nor shards, nor device, nor tasks, nor the words in which a place is named.
+    // Neither threads, nor batches, nor shards, nor device, nor tasks, nor the words in which a place is named.
     for (options, threads) in [
         (&["--shard-rows", "1"][..], "1"),
         (&["--shard-rows", "100"], "2"),
         (&["--device", "cpu"], "7"),
+        (&["--batch", "3"], "2"),
         (&["--task", "0/1"], "2"),
         (&["--layout", "binary"], "2"),
     ] {

@@ -2,7 +2,7 @@
 //!
 //! `bad_input` — one clear line and the right exit code; `line` — extract, reduce, probe, sweep, report on small data;
 //! `resume` — interruption and what is left of it; `golden_extract` — picture files to Parquet against reference tokens;
-//! `stores` — caches in a bucket; `classify`, `attention`, `pretrain` — the commands beside the line.
+//! `stores` — caches in a bucket; `precision` — batches and half precision; `classify`, `attention`, `pretrain` — the commands beside the line.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test that cannot go on panics; one that skips says so
 
@@ -13,6 +13,7 @@ mod classify;
 mod fixture;
 mod golden_extract;
 mod line;
+mod precision;
 mod pretrain;
 mod resume;
 mod stores;

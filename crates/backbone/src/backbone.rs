@@ -53,7 +53,7 @@ pub trait Backbone: Send + Sync {
     fn attention(&self, images: &Tensor, block: i64) -> Result<Tensor>;
 }
 
-/// The features of a batch of `b` images, on the backbone's device.
+/// The features of a batch of `b` images, on the backbone's device, in `f32`.
 #[derive(Debug, Clone)]
 pub struct Features {
     /// The class token, `[b, d]`.
@@ -67,7 +67,8 @@ pub struct Features {
 /// Name and sizes of a backbone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BackboneSpec {
-    /// A name for everything that changes the numbers besides the weights, as number of heads and norm epsilon do.
+    /// A name for everything that changes the numbers besides the weights, as number of heads, norm epsilon and half
+    /// precision do.
     pub architecture: String,
     /// `d`, the length of a token.
     pub embed_dim: usize,

@@ -1,6 +1,14 @@
 //! From a device's name to the device.
 //!
 //! Which devices exist is decided when the program is built (features `cuda`, `metal`) and again by the machine.
+//!
+//! A CUDA device has one stream of its own, which all threads share: whatever thread asks for it, the GPU does its work in the
+//! order of asking. So weights that one thread loaded, tables that another one added and memory that a third one freed need
+//! no further care, nor does cuBLAS's workspace; its one handle may be used by several threads, by its documentation.
+//! `Device::new_cuda` would not do: it takes the per-thread default stream (candle-core's `cuda_backend/device.rs`), which is
+//! another one in each thread, while weights, handle and workspace are shared, and cudarc orders nothing between
+//! such streams, since it records events only once a stream was made by its `new_stream` (`is_managing_stream_synchronization`
+//! in cudarc's `driver/safe/core.rs`).
 
 use candle_core::Device;
 
@@ -24,7 +32,7 @@ pub fn device(choice: &str) -> Result<Device> {
     let device = match (kind, choice.contains(':')) {
         ("auto", false) => Ok(auto()),
         ("cpu", false) => Ok(Device::Cpu),
-        ("cuda", _) => Device::new_cuda(index),
+        ("cuda", _) => Device::new_cuda_with_stream(index),
         ("metal", false) => Device::new_metal(index),
         _ => return Err(refuse("expected auto, cpu, cuda:N or metal".to_owned())),
     };
@@ -33,9 +41,9 @@ pub fn device(choice: &str) -> Result<Device> {
 
 /// The fastest device there is; one that cannot be opened counts as absent.
 fn auto() -> Device {
-    let fast = Device::cuda_if_available(0).ok().filter(Device::is_cuda);
-    let other = || Device::metal_if_available(0).ok().filter(Device::is_metal);
-    fast.or_else(other).unwrap_or(Device::Cpu)
+    let cuda = || Device::new_cuda_with_stream(0).ok();
+    let metal = || Device::new_metal(0).ok();
+    cuda().or_else(metal).unwrap_or(Device::Cpu)
 }
 
 #[cfg(test)]

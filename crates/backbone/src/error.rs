@@ -85,6 +85,9 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// A precision that does not exist.
+    #[error("unknown precision \"{0}\"; expected auto, f32, bf16 or f16")]
+    Precision(String),
     /// A facet that does not exist.
     #[error("unknown facet \"{0}\"; expected token, key, query or value")]
     Facet(String),
@@ -166,6 +169,7 @@ impl Error {
                 | Self::Heads { .. }
                 | Self::RotatedHeads { .. }
                 | Self::Device { .. }
+                | Self::Precision(_)
                 | Self::Facet(_)
                 | Self::Block { .. }
                 | Self::Images { .. }

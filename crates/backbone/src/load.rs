@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use candle_nn::VarBuilder;
 use sha2::{Digest, Sha256};
 
@@ -14,7 +14,7 @@ use crate::hub::{self, WEIGHTS};
 use crate::models::ModelConfig;
 use crate::random;
 use crate::source::Source;
-use crate::{Backbone, Error, Result};
+use crate::{Backbone, Error, Precision, Result};
 
 /// What a caller may know or want besides the name.
 #[derive(Debug, Clone)]
@@ -23,11 +23,13 @@ pub struct LoadOptions {
     pub num_heads: Option<usize>,
     /// Where the model is to run. The default is the CPU.
     pub device: Device,
+    /// The number type that it computes in. The default is `f32`.
+    pub precision: Precision,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { num_heads: None, device: Device::Cpu }
+        Self { num_heads: None, device: Device::Cpu, precision: Precision::F32 }
     }
 }
 
@@ -140,7 +142,7 @@ fn from_checkpoint(
     normalization: Option<([f32; 3], [f32; 3])>,
     options: &LoadOptions,
 ) -> Result<Loaded> {
-    let weights = VarBuilder::from_tensors(read.tensors, DType::F32, &options.device);
+    let weights = VarBuilder::from_tensors(read.tensors, options.precision.dtype(), &options.device);
     Ok(Loaded {
         backbone: read.config.build(weights)?,
         name: name.to_owned(),
@@ -165,8 +167,9 @@ fn random_backbone(
     };
     let recipe = random::recipe(architecture, seed);
     let tensors = random::weights(&config, &recipe, &options.device)?;
+    let weights = VarBuilder::from_tensors(tensors, options.precision.dtype(), &options.device);
     Ok(Loaded {
-        backbone: config.build(VarBuilder::from_tensors(tensors, DType::F32, &options.device))?,
+        backbone: config.build(weights)?,
         name: name.to_owned(),
         fingerprint: checkpoint::hex(&Sha256::digest(recipe)),
         origin: Origin::Random { seed },

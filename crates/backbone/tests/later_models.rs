@@ -359,3 +359,14 @@ fn random_models_of_every_kind_run() {
         Err(Error::RotatedHeads { head_dim: 6, .. })
     ));
 }
+
+#[test]
+fn a_grid_that_comes_back_gives_the_same_numbers() {
+    for name in ["dinov2_micro_patch14", "dinov3_micro_patch16"] {
+        let load = || load(&format!("random:{name}"), &LoadOptions::default()).unwrap();
+        let loaded = load();
+        for grid in [(2, 3), (3, 2), (2, 3), (1, 4), (3, 2)] {
+            assert_eq!(patches(&loaded, grid), patches(&load(), grid), "{name} {grid:?}");
+        }
+    }
+}

@@ -107,6 +107,10 @@ pub(crate) struct FeaturesConfig {
     /// Stored number type.
     #[serde(default = "f16")]
     pub dtype: String,
+    /// Number type that the network computes in: `f32`, `bf16`, `f16`. Not what suits the device, unless it is `auto`: a sweep
+    /// has the same results wherever it runs.
+    #[serde(default = "f32", skip_serializing_if = "is_f32")]
+    pub precision: String,
 }
 
 fn train_res() -> usize {
@@ -135,6 +139,14 @@ fn token() -> String {
 
 fn f16() -> String {
     "f16".into()
+}
+
+fn f32() -> String {
+    "f32".into()
+}
+
+fn is_f32(precision: &str) -> bool {
+    precision == "f32"
 }
 
 /// `[reduce]`.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use backbone::{Layer, LoadOptions, Loaded, Origin};
+use backbone::{Layer, LoadOptions, Loaded, Origin, Precision};
 use dataset::{Dataset, Split, Transform};
 use featcache::{Cache, Store};
 use serde::Serialize;
@@ -75,7 +75,8 @@ impl Sweep {
             return Err(usage(format!("data set {} has no labels; a sweep needs them", config.dataset.name)));
         }
         let device = backbone::device(&config.how.device)?;
-        let options = LoadOptions { num_heads: config.features.num_heads, device: device.clone() };
+        let precision = Precision::of(&config.features.precision, &device)?;
+        let options = LoadOptions { num_heads: config.features.num_heads, device: device.clone(), precision };
         let backbone = backbone::load(&config.features.backbone, &options)
             .with_context(|| format!("backbone {}", config.features.backbone))?;
         let others = config.features.compare.iter().map(|name| {
@@ -140,6 +141,7 @@ impl Sweep {
                     facet: features.facet.parse().map_err(|e| usage(format!("{e}")))?,
                 }],
                 flip_average: !train && self.config.eval.protocol == Protocol::StegoEval,
+                batch: Forward::batch_on(&self.device),
             },
             images: false,
             recipe: BTreeMap::new(),

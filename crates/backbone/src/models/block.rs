@@ -5,7 +5,7 @@
 //! apart by rotations hands them in, and queries and keys are turned before they meet. The names of the fields are those
 //! of the state dict.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::VitConfig;
@@ -80,7 +80,7 @@ impl Block {
     /// * `layer_scale`: whether there are factors `ls1.gamma` and `ls2.gamma`, `[d]` each.
     pub(super) fn new(vb: VarBuilder<'_>, config: &VitConfig, layer_scale: bool) -> Result<Self> {
         let (d, eps) = (config.embed_dim, config.layer_norm_eps);
-        let scale = |name: &str| layer_scale.then(|| vb.get(d, name)).transpose();
+        let scale = |name: &str| layer_scale.then(|| vb.to_dtype(DType::F32).get(d, name)).transpose();
         Ok(Self {
             norm1: LayerNorm::load(vb.pp("norm1"), d, eps)?,
             attn: Attention::new(vb.pp("attn"), config, scale("ls1.gamma")?.as_ref())?,

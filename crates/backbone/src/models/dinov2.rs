@@ -11,7 +11,7 @@
 //! any other is the original's (timm's too, which cannot be told apart). At the table's own grid there is no difference. The
 //! architecture says which one it is: `…_resized` is not the original's.
 
-use candle_core::{IndexOp, Tensor};
+use candle_core::{DType, IndexOp, Tensor};
 use candle_nn::VarBuilder;
 
 use super::config::{LAYER_NORM_EPS, Shaped, VitConfig};
@@ -108,11 +108,12 @@ impl Dinov2 {
         let Dinov2Config { vit, registers, resampling } = config;
         vit.check_heads()?;
         let d = vit.embed_dim;
-        let table = vb.get((1, 1 + vit.grid * vit.grid, d), "pos_embed")?;
-        let register_tokens = (*registers > 0).then(|| vb.get((1, *registers, d), "register_tokens"));
+        let wide = vb.to_dtype(DType::F32);
+        let table = wide.get((1, 1 + vit.grid * vit.grid, d), "pos_embed")?;
+        let register_tokens = (*registers > 0).then(|| wide.get((1, *registers, d), "register_tokens"));
         Ok(Self {
             patch_embed: PatchEmbed::new(vb.pp("patch_embed"), vit)?,
-            cls_token: vb.get((1, 1, d), "cls_token")?,
+            cls_token: wide.get((1, 1, d), "cls_token")?,
             register_tokens: register_tokens.transpose()?,
             pos_embed: PositionEmbedding::new(table, *resampling),
             encoder: Encoder::new(vb, vit, true, vit.spec_of(config.architecture(), *registers))?,

@@ -13,7 +13,9 @@
 //! are turned. The perceptron is the plain one of S, B and L; a file with the gated one of the "plus"
 //! models and the 7B is refused when it is read.
 
-use candle_core::Tensor;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
 use super::config::{Shaped, VitConfig};
@@ -104,12 +106,16 @@ impl Dinov3Config {
     }
 }
 
+/// The rotations of a grid, which the next images mostly have too.
+type Rotations = ((usize, usize), Arc<Rope>);
+
 /// A DINOv3 model with its weights.
 pub struct Dinov3 {
     patch_embed: PatchEmbed,
     before: Tensor,    // [1, 1 + r, d]: cls_token, storage_tokens
     periods: Vec<f32>, // [hd / 4]
-    encoder: Encoder,  // blocks, norm
+    last: Mutex<Option<Rotations>>,
+    encoder: Encoder, // blocks, norm
 }
 
 impl Dinov3 {
@@ -122,20 +128,36 @@ impl Dinov3 {
         config.check_heads()?;
         let Dinov3Config { vit, registers, periods, .. } = config;
         let d = vit.embed_dim;
-        let mut before = vec![vb.get((1, 1, d), "cls_token")?];
+        let wide = vb.to_dtype(DType::F32);
+        let mut before = vec![wide.get((1, 1, d), "cls_token")?];
         if *registers > 0 {
-            before.push(vb.get((1, *registers, d), "storage_tokens")?);
+            before.push(wide.get((1, *registers, d), "storage_tokens")?);
         }
         let periods = match periods {
-            Some(n) => vb.get(*n, "rope_embed.periods")?.to_vec1()?,
+            Some(n) => wide.get(*n, "rope_embed.periods")?.to_vec1()?,
             None => config.own_periods(),
         };
         Ok(Self {
             patch_embed: PatchEmbed::new(vb.pp("patch_embed"), vit)?,
             before: Tensor::cat(&before, 1)?,
             periods,
+            last: Mutex::default(),
             encoder: Encoder::new(vb, vit, true, vit.spec_of(config.architecture(), *registers))?,
         })
+    }
+}
+
+impl Dinov3 {
+    /// The rotations of `still` tokens and the patches of a grid.
+    fn rope(&self, grid: (usize, usize), still: usize, device: &Device) -> Result<Arc<Rope>> {
+        // A poisoned lock is harmless: rotations are put there whole.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, rope)) = last.as_ref().filter(|(known, _)| *known == grid) {
+            return Ok(Arc::clone(rope));
+        }
+        let rope = Arc::new(Rope::new(&self.periods, still, &centres(grid), device)?);
+        *last = Some((grid, Arc::clone(&rope)));
+        Ok(rope)
     }
 }
 
@@ -156,7 +178,7 @@ impl Model for Dinov3 {
         let patches = self.patch_embed.forward(images)?; // [b, t, d]
         let (_, n, d) = self.before.dims3()?;
         let before = self.before.expand((patches.dim(0)?, n, d))?;
-        let rope = Rope::new(&self.periods, n, &centres(grid), images.device())?;
+        let rope = self.rope(grid, n, images.device())?;
         Ok(Entry { tokens: Tensor::cat(&[&before, &patches], 1)?, grid, rope: Some(rope) })
     }
 }

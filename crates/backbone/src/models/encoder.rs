@@ -1,25 +1,28 @@
 //! The walk through the blocks, from the tokens that enter the first one to whatever is asked for.
 //!
 //! A model puts its tokens together, `[cls; registers; patches]`, and hands them over as an [`Entry`]. What the patches
-//! are is told from the back: the last `t` of `n` tokens.
+//! are is told from the back: the last `t` of `n` tokens. In half precision the residual
+//! stream and everything that is handed out are still `f32`; linear layers and attention are not.
 
-use candle_core::{D, IndexOp, Tensor};
+use std::sync::Arc;
+
+use candle_core::{D, DType, IndexOp, Tensor};
 use candle_nn::VarBuilder;
 
 use super::VitConfig;
 use super::block::Block;
 use crate::layer::block_index;
 use crate::nn::{LayerNorm, Rope, Tokens, by_image};
-use crate::{Backbone, BackboneSpec, Facet, Features, Layer, Result};
+use crate::{Backbone, BackboneSpec, Facet, Features, Layer, Result, precision};
 
 /// What enters the first block.
 pub(super) struct Entry {
-    /// `[b, 1 + r + t, d]`: class token, registers, patches.
+    /// `[b, 1 + r + t, d]`, in `f32`: class token, registers, patches.
     pub(super) tokens: Tensor,
     /// `(gh, gw)` with `gh * gw = t`.
     pub(super) grid: (usize, usize),
     /// The rotations of the patches, in a model that has them.
-    pub(super) rope: Option<Rope>,
+    pub(super) rope: Option<Arc<Rope>>,
 }
 
 /// A model: how its images become tokens, and the blocks that these go through.
@@ -57,12 +60,14 @@ pub(super) struct Encoder {
 
 impl Encoder {
     /// * `layer_scale`: whether the blocks have one.
+    /// * `spec`: that of the model in `f32`; another type of the weights is added to its name.
     pub(super) fn new(
         vb: VarBuilder<'_>,
         config: &VitConfig,
         layer_scale: bool,
-        spec: BackboneSpec,
+        mut spec: BackboneSpec,
     ) -> Result<Self> {
+        spec.architecture += &precision::suffix(vb.dtype());
         let blocks = (0..config.depth).map(|i| Block::new(vb.pp("blocks").pp(i), config, layer_scale));
         Ok(Self {
             blocks: blocks.collect::<Result<_>>()?,
@@ -104,7 +109,7 @@ impl Encoder {
         let mut x = self.run_to(entry, first)?;
         let mut layers = Vec::with_capacity(n);
         for block in &self.blocks[first..] {
-            x = block.forward(&x, entry.rope.as_ref())?;
+            x = block.forward(&x, entry.rope.as_deref())?;
             layers.push(self.norm.forward(&x)?.rows()?);
         }
         Ok(layers)
@@ -113,12 +118,12 @@ impl Encoder {
     /// As [`Backbone::attention`](crate::Backbone::attention).
     fn attention(&self, entry: &Entry, block: i64) -> Result<Tensor> {
         let block = block_index(block, self.spec.depth)?;
-        self.blocks[block].attention(&self.run_to(entry, block)?, entry.rope.as_ref())
+        self.blocks[block].attention(&self.run_to(entry, block)?, entry.rope.as_deref())
     }
 
     /// What enters block `block` (or leaves the one before it), `[b, n, d]`.
     fn run_to(&self, entry: &Entry, block: usize) -> Result<Tokens> {
-        let (tokens, rope) = (Tokens::new(entry.tokens.clone())?, entry.rope.as_ref());
+        let (tokens, rope) = (Tokens::new(entry.tokens.clone())?, entry.rope.as_deref());
         self.blocks[..block].iter().try_fold(tokens, |x, block| block.forward(&x, rope))
     }
 
@@ -135,12 +140,13 @@ impl Encoder {
             for (part, facet) in [Facet::Query, Facet::Key, Facet::Value].into_iter().enumerate() {
                 for (slot, _) in here(facet) {
                     let d = self.spec.embed_dim;
-                    read[slot] = Some(block.qkv(&x)?.rows()?.narrow(D::Minus1, part * d, d)?);
+                    let facet = block.qkv(&x)?.rows()?.narrow(D::Minus1, part * d, d)?;
+                    read[slot] = Some(facet.to_dtype(DType::F32)?);
                 }
             }
             // What follows the last facet is not needed.
             if index < last || here(Facet::Token).next().is_some() {
-                x = block.forward(&x, entry.rope.as_ref())?;
+                x = block.forward(&x, entry.rope.as_deref())?;
             }
             for (slot, _) in here(Facet::Token) {
                 read[slot] = Some(self.norm.forward(&x)?.rows()?);

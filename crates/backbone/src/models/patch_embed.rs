@@ -1,6 +1,6 @@
 //! Images as tokens: a convolution whose stride is its kernel, which is a linear map of every patch.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::VitConfig;
@@ -17,7 +17,8 @@ impl PatchEmbed {
     pub(super) fn new(vb: VarBuilder<'_>, config: &VitConfig) -> Result<Self> {
         let (d, p) = (config.embed_dim, config.patch_size);
         let weight = vb.get((d, 3, p, p), "proj.weight")?.reshape((d, 3 * p * p))?;
-        Ok(Self { proj: Linear::new(weight, Some(vb.get(d, "proj.bias")?))?, patch_size: p })
+        let proj = Linear::new(weight, Some(vb.get(d, "proj.bias")?))?;
+        Ok(Self { proj, patch_size: p })
     }
 
     /// The grid of images `[b, 3, h, w]`.
@@ -32,7 +33,7 @@ impl PatchEmbed {
         }
     }
 
-    /// `[b, 3, h, w] -> [b, t, d]`, patches in row-major order.
+    /// `[b, 3, h, w] -> [b, t, d]`, patches in row-major order, in `f32`.
     pub(super) fn forward(&self, images: &Tensor) -> Result<Tensor> {
         let (gh, gw) = self.grid(images)?;
         let (b, p) = (images.dim(0)?, self.patch_size);
@@ -40,6 +41,6 @@ impl PatchEmbed {
             .reshape(&[b, 3, gh, p, gw, p][..])?
             .permute([0, 2, 4, 1, 3, 5])? // [b, gh, gw, 3, p, p]
             .reshape((b, gh * gw, 3 * p * p))?;
-        self.proj.forward(&Tokens::new(patches)?)?.rows()
+        Ok(self.proj.forward(&Tokens::new(patches)?)?.rows()?.to_dtype(DType::F32)?)
     }
 }

@@ -84,6 +84,8 @@ fn resample_pos(pos_embed: &Tensor, (gh, gw): (usize, usize), resampling: Resamp
 }
 
 /// A position table that remembers the grids it was resampled to.
+///
+/// It is resampled on the host, so that a grid that is seen for the first time costs a copy there and back.
 pub(super) struct PositionEmbedding {
     table: Tensor, // [1, 1 + G * G, d]
     resampling: Resampling,

@@ -5,7 +5,7 @@
 //! are those of the state dict. There is no dropout and no classifier, and no gradient: the layers of [`nn`](crate::nn)
 //! are fused kernels without one.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::VitConfig;
@@ -31,10 +31,11 @@ impl Vit {
     pub fn new(vb: VarBuilder<'_>, config: &VitConfig) -> Result<Self> {
         config.check_heads()?;
         let d = config.embed_dim;
-        let table = vb.get((1, 1 + config.grid * config.grid, d), "pos_embed")?;
+        let wide = vb.to_dtype(DType::F32);
+        let table = wide.get((1, 1 + config.grid * config.grid, d), "pos_embed")?;
         Ok(Self {
             patch_embed: PatchEmbed::new(vb.pp("patch_embed"), config)?,
-            cls_token: vb.get((1, 1, d), "cls_token")?,
+            cls_token: wide.get((1, 1, d), "cls_token")?,
             pos_embed: PositionEmbedding::new(table, Resampling::Tenth),
             encoder: Encoder::new(vb, config, false, config.spec())?,
         })

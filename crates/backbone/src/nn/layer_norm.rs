@@ -1,6 +1,8 @@
 //! Layer norm over the last axis: `(x - mean) / √(var + ε) · w + b`.
+//!
+//! Its weights and what goes through it are `f32` in every precision, as the residual stream that it reads is.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Module, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Module, Shape};
 use candle_nn::VarBuilder;
 use kernels::{PanelShape, panel_layer_norm};
 
@@ -17,11 +19,11 @@ pub(crate) struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Reads `weight` and `bias`, `[d]`.
+    /// Reads `weight` and `bias`, `[d]`, in `f32` whatever the type of `vb` is.
     pub(crate) fn load(vb: VarBuilder<'_>, d: usize, eps: f64) -> Result<Self> {
+        let vb = vb.to_dtype(DType::F32);
         let (weight, bias) = (vb.get(d, "weight")?, vb.get(d, "bias")?);
-        let numbers = |tensor: &Tensor| tensor.to_dtype(candle_core::DType::F32)?.to_vec1::<f32>();
-        let (on_host, bias_on_host) = (numbers(&weight)?, numbers(&bias)?);
+        let (on_host, bias_on_host) = (weight.to_vec1()?, bias.to_vec1()?);
         Ok(Self {
             layer: candle_nn::LayerNorm::new(weight, bias, eps),
             weight: on_host,
@@ -30,12 +32,12 @@ impl LayerNorm {
         })
     }
 
-    /// `[b, n, d] -> [b, n, d]`.
+    /// `[b, n, d] -> [b, n, d]`, in `f32`.
     pub(crate) fn forward(&self, x: &Tokens) -> Result<Tokens> {
         if x.in_panels() {
             return x.on_panels(|shape| shape, |shape| Norm { layer: self, shape });
         }
-        Tokens::new(self.layer.forward(&x.rows()?)?)
+        Ok(Tokens::in_rows(self.layer.forward(&x.rows()?)?))
     }
 }
 

@@ -1,12 +1,15 @@
 //! The linear layer `y = x Wᵀ + b`, and what follows it in a transformer: GELU, or the residual that it is added to.
+//!
+//! It is computed in the type of its weights, whatever the type of its input is. The residual keeps its own type.
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Module, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Shape, Tensor};
 use candle_nn::VarBuilder;
 use kernels::{Epilogue, Level, PackedLinear, PanelShape};
 
 use super::Tokens;
+use super::product::product;
 use super::tokens::{new_panels, numbers};
 use crate::Result;
 
@@ -14,8 +17,8 @@ use crate::Result;
 pub(crate) enum Linear {
     /// As the kernels read them: on the CPU, in `f32`.
     Packed(Arc<PackedLinear>),
-    /// As candle reads them.
-    Plain(candle_nn::Linear),
+    /// As candle reads them: weight `[to, from]`, bias `[to]`.
+    Plain(Tensor, Option<Tensor>),
 }
 
 /// What is done with a layer's outputs while they are at hand.
@@ -29,7 +32,7 @@ impl Linear {
     /// * `weight`: `[to, from]`; `bias`: `[to]`.
     pub(crate) fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         if !weight.device().is_cpu() || weight.dtype() != DType::F32 {
-            return Ok(Self::Plain(candle_nn::Linear::new(weight, bias)));
+            return Ok(Self::Plain(weight, bias));
         }
         let (to, from) = weight.dims2()?;
         let weight = weight.flatten_all()?.to_vec1()?;
@@ -43,7 +46,8 @@ impl Linear {
         Self::load_scaled(vb, from, to, bias, None)
     }
 
-    /// As [`Linear::load`], followed by a factor for each output, `[to]`: the layer scale of later transformers.
+    /// As [`Linear::load`], followed by a factor for each output, `[to]`, in 32-bit: the layer scale of later transformers.
+    /// It is multiplied into the weights before they are rounded to the type of `vb`.
     pub(crate) fn load_scaled(
         vb: VarBuilder<'_>,
         from: usize,
@@ -51,15 +55,15 @@ impl Linear {
         bias: bool,
         factors: Option<&Tensor>,
     ) -> Result<Self> {
-        let weight = vb.get((to, from), "weight")?;
-        let bias = if bias { Some(vb.get(to, "bias")?) } else { None };
-        match factors {
-            None => Self::new(weight, bias),
-            Some(factors) => Self::new(
-                weight.broadcast_mul(&factors.unsqueeze(1)?)?,
-                bias.map(|bias| bias * factors).transpose()?,
-            ),
+        let wide = vb.to_dtype(DType::F32);
+        let mut weight = wide.get((to, from), "weight")?;
+        let mut bias = if bias { Some(wide.get(to, "bias")?) } else { None };
+        if let Some(factors) = factors {
+            weight = weight.broadcast_mul(&factors.unsqueeze(1)?)?;
+            bias = bias.map(|bias| bias * factors).transpose()?;
         }
+        let bias = bias.map(|bias| bias.to_dtype(vb.dtype())).transpose()?;
+        Self::new(weight.to_dtype(vb.dtype())?, bias)
     }
 
     /// `x Wᵀ + b`, `[b, n, from] -> [b, n, to]`.
@@ -78,9 +82,9 @@ impl Linear {
                 |shape| shape.with_dim(layer.sizes().1),
                 |shape| LinearThen { layer: Arc::clone(layer), shape, then },
             ),
-            Self::Plain(layer) => {
-                let y = layer.forward(&x.rows()?)?;
-                Tokens::new(if then == Then::Gelu { y.gelu_erf()? } else { y })
+            Self::Plain(weight, bias) => {
+                let y = plain(weight, bias.as_ref(), x)?;
+                Ok(Tokens::in_rows(if then == Then::Gelu { y.gelu_erf()? } else { y }))
             }
         }
     }
@@ -93,9 +97,25 @@ impl Linear {
                 |shape| shape.with_dim(layer.sizes().1),
                 |shape| LinearAdd { layer: Arc::clone(layer), shape },
             ),
-            Self::Plain(layer) => Tokens::new((residual.rows()? + layer.forward(&x.rows()?)?)?),
+            Self::Plain(weight, bias) => {
+                let residual = residual.rows()?;
+                let y = plain(weight, bias.as_ref(), x)?.to_dtype(residual.dtype())?;
+                Ok(Tokens::in_rows((residual + y)?))
+            }
         }
     }
+}
+
+/// `x Wᵀ + b` under candle's operators, `[b, n, from] -> [b, n, to]`.
+fn plain(weight: &Tensor, bias: Option<&Tensor>, x: &Tokens) -> Result<Tensor> {
+    let x = x.rows()?.to_dtype(weight.dtype())?;
+    let (b, n, from) = x.dims3()?;
+    let y = product(&x.reshape((b * n, from))?, &weight.t()?)?; // one product for all images
+    let y = match bias {
+        Some(bias) => y.broadcast_add(bias)?,
+        None => y,
+    };
+    Ok(y.reshape((b, n, ()))?)
 }
 
 struct LinearThen {

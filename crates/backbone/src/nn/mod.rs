@@ -1,13 +1,14 @@
 //! The layers that the models share, named as in the papers.
 //!
 //! Between layers activations are [`Tokens`]: on the CPU in the panels of the `kernels` crate, whose operators are
-//! candle's custom operators here; on other devices plain tensors under candle's own operators. A model does not see
-//! the difference.
+//! candle's custom operators here; on other devices, and in half precision, plain tensors under candle's own operators. A model does
+//! not see the difference.
 
 mod attention;
 mod by_image;
 mod layer_norm;
 mod linear;
+mod product;
 mod rope;
 mod spare;
 mod tokens;

@@ -8,7 +8,7 @@ use std::f64::consts::TAU;
 
 use std::sync::OnceLock;
 
-use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Shape, Tensor};
 use kernels::{PanelShape, panel_rope};
 
 use super::Tokens;
@@ -54,13 +54,14 @@ impl Rope {
         let (b, n, d3) = qkv.dims3()?;
         let (d, half) = (d3 / 3, d3 / 3 / num_heads / 2);
         let heads = qkv.narrow(D::Minus1, 0, 2 * d)?.reshape((b, n, 2 * num_heads, 2 * half))?;
+        let heads = heads.to_dtype(DType::F32)?; // that of the angles
         let (first, second) = (heads.narrow(3, 0, half)?, heads.narrow(3, half, half)?); // [b, n, 2 * heads, hd / 2]
         let turned = [
             (first.broadcast_mul(&self.cos)? - second.broadcast_mul(&self.sin)?)?,
             (second.broadcast_mul(&self.cos)? + first.broadcast_mul(&self.sin)?)?,
         ];
-        let turned = Tensor::cat(&turned, 3)?.reshape((b, n, 2 * d))?;
-        Tokens::new(Tensor::cat(&[&turned, &qkv.narrow(D::Minus1, 2 * d, d)?], D::Minus1)?)
+        let turned = Tensor::cat(&turned, 3)?.reshape((b, n, 2 * d))?.to_dtype(qkv.dtype())?;
+        Ok(Tokens::in_rows(Tensor::cat(&[&turned, &qkv.narrow(D::Minus1, 2 * d, d)?], D::Minus1)?))
     }
 
     /// Cosines and sines as panels of `shape`'s tokens, laid out when first asked for.

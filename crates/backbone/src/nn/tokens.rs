@@ -1,4 +1,4 @@
-//! Activations between layers: the tokens of a batch of images, `[b, n, d]`, in the layout that the device likes.
+//! Activations between layers: the tokens of a batch of images, `[b, n, d]`, in the layout that the layers like.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, InplaceOp1, Layout, Shape, Tensor};
 use kernels::{Level, PanelShape};
@@ -16,7 +16,7 @@ pub(crate) struct Tokens {
 enum Data {
     /// `[b, n, d]`.
     Rows(Tensor),
-    /// `[b, p, d, L]` and what that means: on the CPU, in `f32`, and nobody else's.
+    /// `[b, p, d, L]` and what that means: on the CPU, in `f32`, under the kernels, and nobody else's.
     Panels(Tensor, PanelShape),
 }
 
@@ -46,15 +46,20 @@ impl InplaceOp1 for GiveBack {
 }
 
 impl Tokens {
-    /// * `rows`: `[b, n, d]`.
+    /// * `rows`: `[b, n, d]`; what is `f32` on the CPU is put into panels.
     pub(crate) fn new(rows: Tensor) -> Result<Self> {
         if !rows.device().is_cpu() || rows.dtype() != DType::F32 {
-            return Ok(Self { data: Data::Rows(rows) });
+            return Ok(Self::in_rows(rows));
         }
         let (images, tokens, dim) = rows.dims3()?;
         let shape = PanelShape { level: Level::current(), images, tokens, dim };
         let panels = rows.contiguous()?.apply_op1_no_bwd(&Pack(shape))?;
         Ok(Self { data: Data::Panels(panels, shape) })
+    }
+
+    /// * `rows`: `[b, n, d]`, for layers under candle's operators.
+    pub(super) fn in_rows(rows: Tensor) -> Self {
+        Self { data: Data::Rows(rows) }
     }
 
     /// `[b, n, d]`.

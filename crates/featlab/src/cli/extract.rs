@@ -11,6 +11,9 @@ pub struct LoadingArgs {
     /// Device: auto, cpu, cuda:0, metal
     #[arg(long, default_value = "auto")]
     pub device: String,
+    /// Number type that the network computes in: auto (f32 on a CPU, f16 on a GPU), f32, bf16, f16 [default: auto, or that of a cache that is there]
+    #[arg(long)]
+    pub precision: Option<String>,
 }
 
 /// Everything that changes the numbers, and the device that computes them.
@@ -75,6 +78,9 @@ pub struct ExtractArgs {
     /// Where the cache goes: a path, or s3://, gs://, az://BUCKET/PREFIX
     #[arg(long)]
     pub out: String,
+    /// Images that go through the network at a time, always that many [default: 16 on a GPU, 1 on a CPU]
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
     /// Images per shard [default: about 32 MiB of tokens]
     #[arg(long)]
     pub shard_rows: Option<usize>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use backbone::{Layer, LoadOptions, Loaded};
+use backbone::{Layer, LoadOptions, Loaded, Precision};
 use candle_core::Device;
 use dataset::{Dataset, Transform};
 
@@ -70,6 +70,7 @@ impl Asked {
                 transform,
                 layers: layers(args)?,
                 flip_average: args.flip_average,
+                batch: Forward::batch_on(&self.device),
             },
             images: args.images,
             recipe: recipe(args),
@@ -86,10 +87,11 @@ impl Asked {
 /// A backbone by its name, and the device it is on; says what a user should know of it.
 ///
 /// # Errors
-/// If there is no such device or backbone.
+/// If there is no such device, precision or backbone.
 pub(super) fn load(name: &str, how: &LoadingArgs, context: &Context) -> Result<(Loaded, Device)> {
     let device = backbone::device(&how.device)?;
-    let options = LoadOptions { num_heads: how.num_heads, device: device.clone() };
+    let precision = Precision::of(how.precision.as_deref().unwrap_or("auto"), &device)?;
+    let options = LoadOptions { num_heads: how.num_heads, device: device.clone(), precision };
     let loaded = backbone::load(name, &options).with_context(|| format!("backbone {name}"))?;
     for note in &loaded.note {
         context.reporter.say(format!("note: {note}"));

@@ -16,7 +16,7 @@ pub(crate) fn run(args: ExtractArgs, context: &Context) -> Result<Status> {
     let task = task(args.task.as_deref(), context)?;
     let form = args.layout.as_deref().map(str::parse).transpose().map_err(|e| usage(format!("{e}")))?;
     let asked = Asked::open(args.features, context)?;
-    let job = Job {
+    let mut job = Job {
         shard_rows: args.shard_rows,
         form,
         task,
@@ -24,6 +24,11 @@ pub(crate) fn run(args: ExtractArgs, context: &Context) -> Result<Status> {
         repair: args.repair,
         ..asked.job()?
     };
+    match args.batch {
+        Some(0) => return Err(usage("--batch takes a number of images, got 0")),
+        Some(batch) => job.forward.batch = batch,
+        None => {}
+    }
     let outcome = job.run(Store::open(&args.out)?, context)?;
     report(outcome, &args.out, asked.problems(), started.elapsed().as_secs_f64(), context)
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use backbone::{Layer, Loaded};
+use backbone::{Layer, Loaded, Precision};
 use candle_core::Device;
 use dataset::Transform;
 use featcache::{Cache, FeatureKey, Store};
 
 use crate::Context;
-use crate::cli::RepairArgs;
+use crate::cli::{LoadingArgs, RepairArgs};
 use crate::commands::asked::{BACKBONE, DATASET, NUM_HEADS, load};
 use crate::commands::extract::report;
 use crate::exit::{Status, usage};
@@ -29,6 +29,7 @@ pub(super) fn run(args: RepairArgs, context: &Context) -> Result<Status> {
     let backbone_spec = named(args.backbone, &recipe, BACKBONE)?;
     let mut loading = args.loading;
     loading.num_heads = loading.num_heads.or_else(|| recipe.get(NUM_HEADS)?.parse().ok());
+    let loading = with_precision_of(&key, loading);
 
     let split = key.split.parse().map_err(|e: dataset::Error| usage(e.to_string()))?;
     let dataset = sources::open(&dataset_spec, split)?;
@@ -56,6 +57,12 @@ fn named(now: Option<String>, recipe: &BTreeMap<String, String>, option: &str) -
         .ok_or_else(|| usage(format!("the cache does not say what it was made from; name it with {option}")))
 }
 
+/// How a backbone is loaded to compute what a key names: in its precision, unless another one is asked for.
+pub(super) fn with_precision_of(key: &FeatureKey, mut loading: LoadingArgs) -> LoadingArgs {
+    loading.precision.get_or_insert_with(|| Precision::of_architecture(&key.architecture).to_string());
+    loading
+}
+
 /// A backbone with the settings of a key.
 ///
 /// # Errors
@@ -69,6 +76,7 @@ pub(super) fn forward_of<'a>(key: &FeatureKey, backbone: &'a Loaded, device: Dev
     let layers = layers.map(|(block, facet)| Ok(Layer { block, facet: facet.parse()? }));
     Ok(Forward {
         backbone,
+        batch: Forward::batch_on(&device),
         device,
         transform: Transform {
             res: key.res as usize,

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use featcache::{Cache, DamageKind};
 use serde_json::json;
 
-use super::repair::forward_of;
+use super::repair::{forward_of, with_precision_of};
 use crate::Context;
 use crate::cli::VerifyArgs;
 use crate::commands::asked::load;
@@ -14,8 +14,9 @@ pub(super) fn run(args: VerifyArgs, context: &Context) -> Result<Status> {
     let cache = context.cache(&args.url)?;
     let sound = bytes(&args.url, &cache, context)?;
     if let Some(backbone) = &args.backbone {
-        let (loaded, device) = load(backbone, &args.loading, context)?;
-        golden(&cache, &forward_of(&cache.manifest().key, &loaded, device)?, context)
+        let key = &cache.manifest().key;
+        let (loaded, device) = load(backbone, &with_precision_of(key, args.loading), context)?;
+        golden(&cache, &forward_of(key, &loaded, device)?, context)
             .with_context(|| format!("cache {}", args.url))?;
     }
     Ok(sound)

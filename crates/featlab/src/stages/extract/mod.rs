@@ -1,14 +1,16 @@
 //! Extract: a data set through a backbone into a feature cache.
 //!
 //! The sample list is cut into shards by the cache's plan; what is missing goes through the [`pipeline`]: images are decoded, forwarded
-//! and written at the same time, forwarded one image (or crop) at a time, so that the numbers depend neither on the batch nor on the
-//! thread count. Inputs that cannot be read become tombstones with the reason; everything else that fails ends the run.
+//! and written at the same time, forwarded one image (or crop) at a time on a CPU and in batches on a GPU. The numbers depend neither on
+//! what else is in a batch nor on the thread count. Inputs that cannot be read become tombstones with the reason; everything else that fails
+//! ends the run.
 
 mod clock;
 mod forward;
 mod pipeline;
 
 pub(crate) use forward::Forward;
+use forward::Tokens;
 
 use std::collections::BTreeMap;
 
@@ -220,22 +222,19 @@ impl Job<'_> {
         }
     }
 
-    /// The rows of one sample.
-    fn rows(&self, i: usize, views: Vec<View>) -> Result<Vec<Row>> {
-        let row = |view: View| {
-            let mut layers = self.forward.all(view.image.view())?.into_iter();
-            let (tokens, cls) = layers.next().context("no layer was asked for")?;
-            Ok(Row {
-                image_id: self.dataset.id(i).to_owned(),
-                crop: view.crop,
-                tokens,
-                cls: Some(cls),
-                label: view.label,
-                image: self.images.then(|| self.forward.pixels(view.image.view())),
-                more: layers.map(|(tokens, _)| tokens).collect(),
-            })
-        };
-        views.into_iter().map(row).collect()
+    /// The row of one view of sample `i`, of its layers.
+    fn row(&self, i: usize, view: View, layers: Vec<Tokens>) -> Result<Row> {
+        let mut layers = layers.into_iter();
+        let (tokens, cls) = layers.next().context("no layer was asked for")?;
+        Ok(Row {
+            image_id: self.dataset.id(i).to_owned(),
+            crop: view.crop,
+            tokens,
+            cls: Some(cls),
+            label: view.label,
+            image: self.images.then(|| self.forward.pixels(view.image.view())),
+            more: layers.map(|(tokens, _)| tokens).collect(),
+        })
     }
 }
 

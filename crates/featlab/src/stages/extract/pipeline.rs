@@ -4,10 +4,15 @@
 //! decoders ──images──▶ forward workers ──whole shards──▶ writers
 //! ```
 //!
-//! Images may pass one another; a shard is put together in the order of its samples, so that nothing depends on who was faster. On the
-//! CPU there is one forward worker per core, each with a core of its own. Memory is bounded by the
-//! queues: a few images, and a few shards in their stored form. When a signal asks to stop, or something fails, no new image is begun,
-//! and shards that are complete are still written.
+//! Images may pass one another; a shard is put together in the order of its samples, so that nothing depends on who was faster. A forward
+//! worker takes a batch of images, or what there is if that is less, lets them through the network, and hands their records on. On the
+//! CPU a batch is one image, and there is one worker per core, each with a core of its own. A GPU has two workers: while one makes
+//! records of its features and hands them on, the other one's batch is computed. Both give their work to the device's
+//! one stream (see `device.rs` of `backbone`), where it is done in the order of asking; so nothing on the device needs a lock, and all that
+//! is not overlapped is the copy itself, which would take a second stream and pinned memory.
+//!
+//! Memory is bounded by the queues: a few images (for each worker a batch and one more), and a few shards in their stored form. When a
+//! signal asks to stop, or something fails, no new image is begun, and shards that are complete are still written.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,11 +32,21 @@ use crate::progress::Progress;
 /// Threads that encode and upload: two, so that one shard is encoded while the one before it is under way.
 const WRITERS: usize = 2;
 
+/// Forward workers of a GPU: one whose batch is computed, and one that is busy with the batch before.
+const GPU_WORKERS: usize = 2;
+
 /// A decoded sample: which one, of which shard in work.
 struct Decoded {
     shard: usize,
     sample: usize,
     views: Sampled<Vec<View>>,
+}
+
+/// What became of a sample.
+struct Outcome {
+    shard: usize,
+    sample: usize,
+    records: Sampled<Vec<Record>>,
 }
 
 /// A shard that is being put together.
@@ -57,7 +72,7 @@ pub(super) fn run(job: &Job<'_>, writer: &Writer, mine: &[PlannedShard], context
         return Ok(());
     }
     let cores = rayon::current_num_threads();
-    let workers = if job.forward.device.is_cpu() { cores.min(images) } else { 1 };
+    let workers = if job.forward.device.is_cpu() { cores } else { GPU_WORKERS }.min(images);
     let line = Line {
         job,
         writer,
@@ -75,7 +90,7 @@ pub(super) fn run(job: &Job<'_>, writer: &Writer, mine: &[PlannedShard], context
         gathering: Mutex::default(),
         clock: Clock::start(),
     };
-    let (decoded, to_forward) = sync_channel(2 * workers);
+    let (decoded, to_forward) = sync_channel(workers * (1 + job.forward.images_of_a_batch()));
     let (whole, to_write) = sync_channel(1);
     let (to_forward, to_write) = (Mutex::new(to_forward), Mutex::new(to_write));
     std::thread::scope(|scope| {
@@ -164,42 +179,64 @@ impl Line<'_> {
         };
         loop {
             let start = Instant::now();
-            let Ok(Decoded { shard, sample, views }) = lock(images).recv() else { break };
+            let batch = self.next_batch(images);
+            if batch.is_empty() {
+                break;
+            }
             Clock::add(&self.clock.starved, start);
             let Some(pool) = pool.as_ref().filter(|_| !self.is_stopped()) else { continue };
             let start = Instant::now();
-            let outcome = match views {
-                Ok(views) => pool.install(|| self.records(sample, views)).map(Ok),
-                Err(tombstone) => Ok(Err(tombstone)),
-            };
+            let outcomes = pool.install(|| self.outcomes(batch));
             Clock::add(&self.clock.forwarding, start);
-            match outcome {
-                Ok(outcome) => self.hand_over(shard, sample, outcome, whole),
+            match outcomes {
+                Ok(outcomes) => outcomes.into_iter().for_each(|outcome| self.hand_over(outcome, whole)),
                 Err(error) => self.stop(error),
             }
         }
     }
 
-    fn hand_over(
-        &self,
-        shard: usize,
-        sample: usize,
-        outcome: Sampled<Vec<Record>>,
-        whole: &SyncSender<Whole>,
-    ) {
+    /// Samples with enough views for a batch, or those that are there: waits for one, and no longer. None when no more will come.
+    fn next_batch(&self, images: &Mutex<Receiver<Decoded>>) -> Vec<Decoded> {
+        let images = lock(images);
+        let mut missing = self.job.forward.images_of_a_batch();
+        let mut batch = Vec::new();
+        let mut next = images.recv().ok();
+        while let Some(decoded) = next {
+            missing = missing.saturating_sub(decoded.views.as_ref().map_or(1, Vec::len));
+            batch.push(decoded);
+            next = if missing > 0 { images.try_recv().ok() } else { None };
+        }
+        batch
+    }
+
+    fn hand_over(&self, Outcome { shard, sample, records }: Outcome, whole: &SyncSender<Whole>) {
         self.progress.tick_with(1, || self.clock.note());
         let start = Instant::now();
-        if let Some(complete) = self.gather(shard, sample, outcome) {
+        if let Some(complete) = self.gather(shard, sample, records) {
             whole.send(complete).expect("the receiver outlives the line");
         }
         Clock::add(&self.clock.blocked, start);
     }
 
-    fn records(&self, sample: usize, views: Vec<View>) -> Result<Vec<Record>> {
+    /// What becomes of the samples of a batch, in their order.
+    fn outcomes(&self, batch: Vec<Decoded>) -> Result<Vec<Outcome>> {
         self.context.interrupt.check()?;
-        self.clock.views.fetch_add(views.len() as u64, Ordering::Relaxed);
-        let rows = self.job.rows(sample, views)?;
-        Ok(rows.iter().map(|row| self.writer.record(row)).collect::<featcache::Result<_>>()?)
+        let views = batch.iter().filter_map(|decoded| decoded.views.as_ref().ok()).flatten();
+        let images: Vec<_> = views.map(|view| view.image.view()).collect();
+        self.clock.views.fetch_add(images.len() as u64, Ordering::Relaxed);
+        let mut features = self.job.forward.all(&images)?.into_iter();
+        let mut record = |sample: usize, view: View| -> Result<Record> {
+            let layers = features.next().context("every view has features")?;
+            Ok(self.writer.record(&self.job.row(sample, view, layers)?)?)
+        };
+        let outcome = |Decoded { shard, sample, views }| {
+            let records = match views {
+                Ok(views) => Ok(views.into_iter().map(|view| record(sample, view)).collect::<Result<_>>()?),
+                Err(tombstone) => Err(tombstone),
+            };
+            Ok(Outcome { shard, sample, records })
+        };
+        batch.into_iter().map(outcome).collect()
     }
 
     /// Puts an outcome in its place; returns the shard when it was the last.
