@@ -80,7 +80,8 @@ impl Precision {
     }
 
     /// As candle has it.
-    pub(crate) fn dtype(self) -> DType {
+    #[must_use]
+    pub fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
             Self::Bf16 => DType::BF16,

@@ -1,4 +1,4 @@
-//! What this machine can do, measured: matrix products, memory, disk.
+//! What this machine can do, measured: matrix products (on a GPU too), memory, disk.
 //!
 //! Each figure is the best of a few repetitions within a fraction of a second: a rate that the machine does reach,
 //! on all threads, while nothing else runs.
@@ -9,11 +9,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use candle_core::{DType, Device, Tensor};
 use kernels::{Matrix, MatrixMut, Threads, gemm};
 use rayon::prelude::*;
 
 /// Side of the matrices.
-pub(crate) const SIDE: usize = 2048;
+const SIDE: usize = 2048;
+
+/// Side of the matrices of a GPU.
+const GPU_SIDE: usize = 8192;
 
 /// Numbers of each of three arrays that go through memory: far more than caches hold.
 const NUMBERS: usize = 16 << 20;
@@ -38,6 +42,22 @@ pub(crate) fn matrix_rate() -> f64 {
         gemm(MatrixMut::new(&mut product, SIDE, SIDE), 0.0, 1.0, factor, factor, Threads::All);
     });
     2.0 * (SIDE as f64).powi(3) / seconds / 1e9
+}
+
+/// GFLOP/s of matrix products on a device: [`matrix_rate`] on the CPU, of numbers of type `dtype` elsewhere.
+///
+/// # Errors
+/// If the device fails.
+pub(crate) fn matrix_rate_on(device: &Device, dtype: DType) -> Result<f64> {
+    if device.is_cpu() { Ok(matrix_rate()) } else { product_rate(device, dtype, GPU_SIDE) }
+}
+
+fn product_rate(device: &Device, dtype: DType, side: usize) -> Result<f64> {
+    let factor = Tensor::full(0.5_f32, (side, side), device)?.to_dtype(dtype)?;
+    let mut outcome = Ok(());
+    let seconds = best(|| outcome = factor.matmul(&factor).and_then(|_| device.synchronize()));
+    outcome?;
+    Ok(2.0 * (side as f64).powi(3) / seconds / 1e9)
 }
 
 /// GB/s of `a = b + 3 c` on all threads, counting the two arrays read and the one written.
@@ -135,7 +155,9 @@ mod tests {
 
     #[test]
     fn rates_are_positive_and_the_disk_is_left_as_it_was() {
-        assert!(matrix_rate() > 0.0 && memory_rate() > 0.0);
+        assert!(matrix_rate_on(&Device::Cpu, DType::F32).unwrap() > 0.0 && memory_rate() > 0.0);
+        assert!(product_rate(&Device::Cpu, DType::F16, 64).unwrap() > 0.0);
+        assert!(product_rate(&Device::Cpu, DType::U8, 64).is_err(), "candle multiplies no bytes");
         let folder = tempfile::tempdir().unwrap();
         let DiskRate { written, read } = disk_rate(folder.path()).unwrap();
         assert!(written > 0.0 && read > 0.0);

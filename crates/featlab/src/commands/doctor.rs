@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use backbone::VitConfig;
+use backbone::{Layer, LoadOptions, Precision, VitConfig};
 use candle_core::{Device, Tensor};
 use serde_json::json;
 
 use crate::cli::DoctorArgs;
 use crate::exit::Status;
+use crate::stages::extract::Forward;
 use crate::{Context, machine};
 
 /// A name and what is said about it.
@@ -63,30 +64,32 @@ fn measured(folder: &Path) -> Vec<Fact> {
     let disk = machine::disk_rate(folder).map_or_else(fails, |rate| {
         format!("{:.0} MB/s written, {:.0} MB/s read ({})", rate.written, rate.read, folder.display())
     });
-    let peak = machine::matrix_rate();
     let mut facts = vec![
-        ("matrix rate", format!("{peak:.0} GFLOP/s (f32, {0} × {0}, all threads)", machine::SIDE)),
         ("memory rate", format!("{:.1} GB/s (two arrays read, one written)", machine::memory_rate())),
         ("disk rate", disk),
     ];
-    match forecast(peak) {
-        Ok(more) => facts.extend(more),
-        Err(error) => facts.push(("forward passes", fails(error))),
+    let chosen = backbone::device("auto").ok().filter(|device| !device.is_cpu());
+    for device in std::iter::once(Device::Cpu).chain(chosen) {
+        facts.extend(forecast(&device).unwrap_or_else(|error| vec![("forward passes", fails(error))]));
     }
     facts
 }
 
-/// The rate of forward passes on the CPU, and the images/s that follow from it.
-fn forecast(peak: f64) -> Result<Vec<Fact>> {
-    let load = |model: &str| backbone::load(&format!("random:{model}:0"), &backbone::LoadOptions::default());
+/// The rates of matrix products and of forward passes on a device, and the images/s that follow from them.
+fn forecast(device: &Device) -> Result<Vec<Fact>> {
+    let precision = Precision::of("auto", device)?;
+    let peak = machine::matrix_rate_on(device, precision.dtype())?;
     let (model, side) = MEASURED;
-    let (threads, layers) = (rayon::current_num_threads(), [backbone::Layer::default()]);
-    let loaded = load(model)?.backbone;
-    let images = Tensor::full(0.5_f32, (threads, 3, side, side), &Device::Cpu)?;
-    let mut outcome = Ok(Vec::new());
-    let seconds = machine::best(|| outcome = loaded.forward_layers(&images, &layers));
+    let (batch, layers) = (Forward::busy_batch(device), [Layer::default()]);
+    let options = LoadOptions { device: device.clone(), precision, ..LoadOptions::default() };
+    let loaded = backbone::load(&format!("random:{model}:0"), &options)?.backbone;
+    let images = Tensor::full(0.5_f32, (batch, 3, side, side), device)?;
+    let forward =
+        || Ok(loaded.forward_layers(&images, &layers)?.swap_remove(0).cls.to_device(&Device::Cpu)?);
+    let mut outcome: Result<Tensor> = forward();
+    let seconds = machine::best(|| outcome = forward());
     outcome?;
-    let rate = loaded.spec().work((side, side), &layers)? * threads as f64 / seconds;
+    let rate = loaded.spec().work((side, side), &layers)? * batch as f64 / seconds;
     let mut expected = Vec::new();
     for model in MODELS {
         let spec = VitConfig::by_name(model).context("a published size")?.spec();
@@ -94,17 +97,17 @@ fn forecast(peak: f64) -> Result<Vec<Fact>> {
             expected.push(format!("{model} at {side} px {:.1}", rate / spec.work((side, side), &layers)?));
         }
     }
-    let reached = rate / 1e9;
-    Ok(vec![
-        (
-            "forward passes",
-            format!(
-                "{reached:.0} GFLOP/s ({model} at {side} px), {:.0} % of the matrix rate",
-                100.0 * reached / peak
-            ),
-        ),
-        ("images/s on CPU", expected.join(", ")),
-    ])
+    let (reached, share) = (rate / 1e9, 100.0 * rate / 1e9 / peak);
+    let names = match device {
+        Device::Cpu => ["matrix rate", "forward passes", "images/s expected"],
+        _ => ["GPU matrix rate", "GPU passes", "GPU images/s"],
+    };
+    let said = [
+        format!("{peak:.0} GFLOP/s ({precision})"),
+        format!("{reached:.0} GFLOP/s ({precision}, {model} at {side} px), {share:.0} % of that"),
+        expected.join(", "),
+    ];
+    Ok(names.into_iter().zip(said).collect())
 }
 
 /// The level of the kernels of forward passes, and the others that could be asked for.

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use candle_core::{DType, Device};
+
 use crate::machine;
 
 /// Seconds from which on the rate of a run means something.
@@ -56,7 +58,8 @@ impl Clock {
     /// What is said at the end.
     ///
     /// * `work`: floating-point operations of a view.
-    pub(super) fn summary(&self, workers: usize, images: usize, work: f64) -> String {
+    /// * `on`: where and in which type the work was done.
+    pub(super) fn summary(&self, workers: usize, images: usize, work: f64, on: (&Device, DType)) -> String {
         let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
         let busy = |slot: &AtomicU64| slot.load(Ordering::Relaxed) as f64 / 1e9 / seconds;
         let (name, share) = self.bottleneck();
@@ -64,7 +67,7 @@ impl Clock {
             "{:.2} images/s, {}, {:.1} MB/s written; bottleneck: {name}, {:.0} % of the time \
              (threads at work on average: decoding {:.2}, forward {:.2} of {workers}, writing {:.2})",
             images as f64 / seconds,
-            rate(work * self.views.load(Ordering::Relaxed) as f64, seconds),
+            rate(work * self.views.load(Ordering::Relaxed) as f64, seconds, on),
             self.written_per_second(seconds),
             share * 100.0,
             busy(&self.decoding),
@@ -92,11 +95,14 @@ impl Clock {
 }
 
 /// The rate of forward passes, beside that of a matrix product if the run was long enough to tell.
-fn rate(work: f64, seconds: f64) -> String {
+fn rate(work: f64, seconds: f64, (device, dtype): (&Device, DType)) -> String {
     let reached = work / seconds / 1e9;
-    if seconds < LONG {
-        return format!("{reached:.0} GFLOP/s");
+    let peak = if seconds < LONG { None } else { machine::matrix_rate_on(device, dtype).ok() };
+    match peak {
+        None => format!("{reached:.0} GFLOP/s"),
+        Some(peak) => {
+            let share = 100.0 * reached / peak;
+            format!("{reached:.0} GFLOP/s ({share:.0} % of the {peak:.0} of a matrix product)")
+        }
     }
-    let peak = machine::matrix_rate();
-    format!("{reached:.0} GFLOP/s ({:.0} % of the {peak:.0} of a matrix product)", 100.0 * reached / peak)
 }

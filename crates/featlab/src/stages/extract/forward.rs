@@ -10,7 +10,7 @@
 
 use anyhow::{Context as _, Result};
 use backbone::{Features, Layer, Loaded, Precision};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use dataset::{Crop, Transform};
 use featcache::GoldenActivation;
 use ndarray::{Array1, Array2, Array3, ArrayView3, s};
@@ -42,6 +42,11 @@ impl Forward<'_> {
         if device.is_cpu() { 1 } else { GPU_BATCH }
     }
 
+    /// How many images at a time keep a device busy.
+    pub(crate) fn busy_batch(device: &Device) -> usize {
+        if device.is_cpu() { rayon::current_num_threads() } else { GPU_BATCH }
+    }
+
     /// How many images fill a batch, with their mirror images if these are seen.
     pub(super) fn images_of_a_batch(&self) -> usize {
         if self.flip_average { self.batch.div_ceil(2) } else { self.batch }
@@ -55,6 +60,11 @@ impl Forward<'_> {
         let view = transform.apply(0, &picture)?.swap_remove(0);
         let (tokens, _) = self.all(&[view.image.view()])?.swap_remove(0).swap_remove(0);
         Ok(GoldenActivation::from_tokens(tokens.view()))
+    }
+
+    /// Where, and in which type.
+    pub(super) fn computes(&self) -> (&Device, DType) {
+        (&self.device, Precision::of_architecture(&self.backbone.backbone.spec().architecture).dtype())
     }
 
     /// Floating-point operations of a view, its mirror image included.

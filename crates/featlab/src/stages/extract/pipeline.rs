@@ -115,7 +115,7 @@ pub(super) fn run(job: &Job<'_>, writer: &Writer, mine: &[PlannedShard], context
     match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
         None => {
-            let summary = clock.summary(workers, images, job.forward.work()?);
+            let summary = clock.summary(workers, images, job.forward.work()?, job.forward.computes());
             context.reporter.say(format!("extract {}: {summary}", job.split));
             Ok(())
         }
