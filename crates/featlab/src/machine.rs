@@ -25,6 +25,9 @@ const NUMBERS: usize = 16 << 20;
 /// How long a figure may take once it has been measured.
 const PATIENCE: Duration = Duration::from_millis(300);
 
+/// The same where others wait for something else.
+const HURRY: Duration = Duration::from_millis(60);
+
 /// Bytes written in one go.
 const BLOCK: usize = 4 << 20;
 
@@ -35,27 +38,31 @@ const FILE_BYTES: usize = 256 << 20;
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// GFLOP/s of a product of two [`SIDE`]² matrices of `f32` on all threads.
-pub(crate) fn matrix_rate() -> f64 {
+fn cpu_rate(patience: Duration) -> f64 {
     let (factor, mut product) = (vec![0.5_f32; SIDE * SIDE], vec![0.0; SIDE * SIDE]);
-    let seconds = best(|| {
+    let seconds = best_within(patience, || {
         let factor = Matrix::new(&factor, SIDE, SIDE);
         gemm(MatrixMut::new(&mut product, SIDE, SIDE), 0.0, 1.0, factor, factor, Threads::All);
     });
     2.0 * (SIDE as f64).powi(3) / seconds / 1e9
 }
 
-/// GFLOP/s of matrix products on a device: [`matrix_rate`] on the CPU, of numbers of type `dtype` elsewhere.
+/// GFLOP/s of matrix products on a device: of `f32` on all threads of the CPU, of numbers of type `dtype` elsewhere.
+///
+/// * `hurry`: a tenth of a second has to do.
 ///
 /// # Errors
 /// If the device fails.
-pub(crate) fn matrix_rate_on(device: &Device, dtype: DType) -> Result<f64> {
-    if device.is_cpu() { Ok(matrix_rate()) } else { product_rate(device, dtype, GPU_SIDE) }
+pub(crate) fn matrix_rate(device: &Device, dtype: DType, hurry: bool) -> Result<f64> {
+    let patience = if hurry { HURRY } else { PATIENCE };
+    if device.is_cpu() { Ok(cpu_rate(patience)) } else { product_rate(device, dtype, GPU_SIDE, patience) }
 }
 
-fn product_rate(device: &Device, dtype: DType, side: usize) -> Result<f64> {
+fn product_rate(device: &Device, dtype: DType, side: usize, patience: Duration) -> Result<f64> {
     let factor = Tensor::full(0.5_f32, (side, side), device)?.to_dtype(dtype)?;
     let mut outcome = Ok(());
-    let seconds = best(|| outcome = factor.matmul(&factor).and_then(|_| device.synchronize()));
+    let seconds =
+        best_within(patience, || outcome = factor.matmul(&factor).and_then(|_| device.synchronize()));
     outcome?;
     Ok(2.0 * (side as f64).powi(3) / seconds / 1e9)
 }
@@ -76,11 +83,15 @@ pub(crate) fn memory_rate() -> f64 {
 }
 
 /// The best time of `f` in seconds, after a first call that warms up.
-pub(crate) fn best(mut f: impl FnMut()) -> f64 {
+pub(crate) fn best(f: impl FnMut()) -> f64 {
+    best_within(PATIENCE, f)
+}
+
+fn best_within(patience: Duration, mut f: impl FnMut()) -> f64 {
     f();
     let started = Instant::now();
     let mut best = f64::MAX;
-    while best == f64::MAX || started.elapsed() < PATIENCE {
+    while best == f64::MAX || started.elapsed() < patience {
         let start = Instant::now();
         f();
         best = best.min(start.elapsed().as_secs_f64());
@@ -155,9 +166,9 @@ mod tests {
 
     #[test]
     fn rates_are_positive_and_the_disk_is_left_as_it_was() {
-        assert!(matrix_rate_on(&Device::Cpu, DType::F32).unwrap() > 0.0 && memory_rate() > 0.0);
-        assert!(product_rate(&Device::Cpu, DType::F16, 64).unwrap() > 0.0);
-        assert!(product_rate(&Device::Cpu, DType::U8, 64).is_err(), "candle multiplies no bytes");
+        assert!(matrix_rate(&Device::Cpu, DType::F32, true).unwrap() > 0.0 && memory_rate() > 0.0);
+        assert!(product_rate(&Device::Cpu, DType::F16, 64, HURRY).unwrap() > 0.0);
+        assert!(product_rate(&Device::Cpu, DType::U8, 64, HURRY).is_err(), "candle multiplies no bytes");
         let folder = tempfile::tempdir().unwrap();
         let DiskRate { written, read } = disk_rate(folder.path()).unwrap();
         assert!(written > 0.0 && read > 0.0);

@@ -78,7 +78,7 @@ fn measured(folder: &Path) -> Vec<Fact> {
 /// The rates of matrix products and of forward passes on a device, and the images/s that follow from them.
 fn forecast(device: &Device) -> Result<Vec<Fact>> {
     let precision = Precision::of("auto", device)?;
-    let peak = machine::matrix_rate_on(device, precision.dtype())?;
+    let peak = machine::matrix_rate(device, precision.dtype(), false)?;
     let (model, side) = MEASURED;
     let (batch, layers) = (Forward::busy_batch(device), [Layer::default()]);
     let options = LoadOptions { device: device.clone(), precision, ..LoadOptions::default() };

@@ -97,7 +97,7 @@ impl Clock {
 /// The rate of forward passes, beside that of a matrix product if the run was long enough to tell.
 fn rate(work: f64, seconds: f64, (device, dtype): (&Device, DType)) -> String {
     let reached = work / seconds / 1e9;
-    let peak = if seconds < LONG { None } else { machine::matrix_rate_on(device, dtype).ok() };
+    let peak = if seconds < LONG { None } else { machine::matrix_rate(device, dtype, true).ok() };
     match peak {
         None => format!("{reached:.0} GFLOP/s"),
         Some(peak) => {
