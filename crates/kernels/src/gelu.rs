@@ -50,7 +50,11 @@ pub fn gelu(x: &[f32], y: &mut [f32]) {
     y.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(y, x)| {
         simd(
             #[inline(always)]
-            || y.iter_mut().zip(x).for_each(|(y, &x)| *y = x * normal(x).0),
+            || {
+                for (y, &x) in y.iter_mut().zip(x) {
+                    *y = x * normal(x).0;
+                }
+            },
         );
     });
 }
@@ -66,10 +70,10 @@ pub fn gelu_backward(x: &[f32], dy: &mut [f32]) {
         simd(
             #[inline(always)]
             || {
-                dy.iter_mut().zip(x).for_each(|(dy, &x)| {
+                for (dy, &x) in dy.iter_mut().zip(x) {
                     let (below, density) = normal(x);
                     *dy *= x.mul_add(density, below);
-                });
+                }
             },
         );
     });

@@ -204,7 +204,11 @@ pub fn ema(teacher: &mut [f32], student: &[f32], momentum: f64) {
     teacher.par_chunks_mut(TASK).zip(student.par_chunks(TASK)).for_each(|(teacher, student)| {
         simd(
             #[inline(always)]
-            || teacher.iter_mut().zip(student).for_each(|(t, s)| *t = keep * *t + take * *s),
+            || {
+                for (t, s) in teacher.iter_mut().zip(student) {
+                    *t = keep * *t + take * *s;
+                }
+            },
         );
     });
 }
