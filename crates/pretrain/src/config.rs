@@ -333,7 +333,8 @@ impl DinoConfig {
         Ok(views.multi_crop().check()?)
     }
 
-    /// Images whose activations fit a processor's cache; the whole batch if the head has batch norm.
+    /// Images whose activations fit a processor's cache, so that parts are of about one size; the whole batch if the head
+    /// has batch norm.
     pub(crate) fn cache_sized_part(&self) -> usize {
         let batch = self.train.batch_size;
         if self.head.use_bn {
@@ -342,7 +343,8 @@ impl DinoConfig {
         let patch = self.backbone.vit().map_or(16, |vit| vit.patch_size);
         let tokens = |side: usize| 1 + (side / patch).pow(2);
         let per_image = 2 * tokens(self.views.global_size);
-        (TOKENS_PER_PASS / per_image.max(1)).clamp(1, batch.max(1))
+        let parts = batch.div_ceil((TOKENS_PER_PASS / per_image).max(1));
+        batch.div_ceil(parts.max(1))
     }
 }
 
