@@ -353,6 +353,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn parts_of_a_batch_are_of_about_one_size() {
+        let mut config = DinoConfig::default();
+        config.views.global_size = 64; // 17 tokens a view in patches of 16: at most 60 images
+        for (batch, part) in [(1, 1), (60, 60), (61, 31), (130, 44)] {
+            config.train.batch_size = batch;
+            assert_eq!(config.cache_sized_part(), part);
+        }
+        config.head.use_bn = true;
+        assert_eq!(config.cache_sized_part(), 130);
+    }
+
+    #[test]
     fn defaults_are_the_published_ones() {
         let config = DinoConfig::default();
         config.check().unwrap();
