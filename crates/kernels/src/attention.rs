@@ -55,7 +55,11 @@ impl AttentionShape {
         gemm(MatrixMut::new(weights, n, n), 0.0, self.scale(), q, k.t(), Threads::One);
         simd(
             #[inline(always)]
-            || weights.chunks_exact_mut(n).for_each(softmax),
+            || {
+                for row in weights.chunks_exact_mut(n) {
+                    softmax(row);
+                }
+            },
         );
     }
 }
@@ -132,7 +136,11 @@ fn head_backward(
     gemm(shape.part_mut(dqkv, 2, head), 0.0, 1.0, Matrix::new(p, n, n).t(), dout, Threads::One);
     simd(
         #[inline(always)]
-        || p.chunks_exact(n).zip(ds.chunks_exact_mut(n)).for_each(|(p, dp)| softmax_backward(p, dp)),
+        || {
+            for (p, dp) in p.chunks_exact(n).zip(ds.chunks_exact_mut(n)) {
+                softmax_backward(p, dp);
+            }
+        },
     );
     let ds = Matrix::new(ds, n, n);
     gemm(shape.part_mut(dqkv, 0, head), 0.0, shape.scale(), ds, k, Threads::One);

@@ -11,7 +11,9 @@ use crate::lanes::{dot, softmax, softmax_backward};
 /// `to += scale · from`.
 #[inline(always)]
 fn add(to: &mut [f32], from: &[f32], scale: f32) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to = scale.mul_add(*from, *to));
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = scale.mul_add(*from, *to);
+    }
 }
 
 /// Softmax weights of a head's query, `[n]`.
@@ -93,8 +95,12 @@ pub fn cls_attention_backward(
                         for ((&p, &ds), (drow, row)) in p.iter().zip(ds.iter()).zip(rows) {
                             let ds = ds * shape.scale();
                             let (dk, dv) = drow.split_at_mut(d);
-                            dk[head * hd..][..hd].iter_mut().zip(q).for_each(|(dk, q)| *dk = ds * q);
-                            dv[head * hd..][..hd].iter_mut().zip(dout).for_each(|(dv, dout)| *dv = p * dout);
+                            for (dk, q) in dk[head * hd..][..hd].iter_mut().zip(q) {
+                                *dk = ds * q;
+                            }
+                            for (dv, dout) in dv[head * hd..][..hd].iter_mut().zip(dout) {
+                                *dv = p * dout;
+                            }
                             add(dq, &row[head * hd..][..hd], ds);
                         }
                     }

@@ -56,14 +56,18 @@ pub fn softmax(row: &mut [f32]) {
         *sum += *x;
     }
     let scale = 1.0 / sums.iter().sum::<f32>();
-    row.iter_mut().for_each(|x| *x *= scale);
+    for x in row {
+        *x *= scale;
+    }
 }
 
 /// Turns the gradient of softmax weights into that of the scores: `ds = p (dp - Σ p dp)`.
 #[inline(always)]
 pub(crate) fn softmax_backward(p: &[f32], dp: &mut [f32]) {
     let mean = dot(p, dp);
-    dp.iter_mut().zip(p).for_each(|(dp, p)| *dp = p * (*dp - mean));
+    for (dp, p) in dp.iter_mut().zip(p) {
+        *dp = p * (*dp - mean);
+    }
 }
 
 #[cfg(test)]

@@ -1,31 +1,52 @@
 //! Layer norm: `y = (x - mean) / √(var + ε) · w + b` over every row, the variance that of the population.
 //!
 //! Mean and variance are taken in two passes over the row, so that rows far from zero lose nothing. Sums run in
-//! 16 lanes, which are added in a fixed order.
+//! 16 lanes, which are added in a fixed order. On the way back the parameters' gradients are summed per task, and
+//! the tasks' sums added in their order.
 
 use rayon::prelude::*;
 
 use crate::dispatch::simd;
 use crate::lanes::LANES;
-use crate::rows::{add_column_sums, add_sums, rows_per_task};
+use crate::rows::rows_per_task;
 
 /// What the backward pass needs of every row: `[mean, 1 / √(var + ε)]`.
 pub type NormStats = [f32; 2];
 
-/// Sum of `f(i)` for `i < n`, in lanes.
+/// `Σ term(x)` over a row.
 #[inline(always)]
-fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
-    let whole = n - n % LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(start + lane);
+    let (whole, rest) = row.as_chunks::<LANES>();
+    for chunk in whole {
+        for lane in 0..LANES {
+            lanes[lane] += term(chunk[lane]);
         }
     }
-    for i in whole..n {
-        lanes[i - whole] += f(i);
+    for (sum, &x) in lanes.iter_mut().zip(rest) {
+        *sum += term(x);
     }
     lanes.iter().sum()
+}
+
+/// `(Σ g, Σ g x̂)` over a row, with `g = dy · w`.
+#[inline(always)]
+fn slopes(dy: &[f32], weight: &[f32], x: &[f32], [mean, scale]: NormStats) -> (f32, f32) {
+    let (mut along, mut across) = ([0.0; LANES], [0.0; LANES]);
+    let (dy, weight, x) = (dy.as_chunks::<LANES>(), weight.as_chunks::<LANES>(), x.as_chunks::<LANES>());
+    for ((dy, weight), x) in dy.0.iter().zip(weight.0).zip(x.0) {
+        for lane in 0..LANES {
+            let g = dy[lane] * weight[lane];
+            along[lane] += g;
+            across[lane] += g * ((x[lane] - mean) * scale);
+        }
+    }
+    for (lane, ((dy, weight), x)) in dy.1.iter().zip(weight.1).zip(x.1).enumerate() {
+        let g = dy * weight;
+        along[lane] += g;
+        across[lane] += g * ((x - mean) * scale);
+    }
+    (along.iter().sum(), across.iter().sum())
 }
 
 /// Writes the normalised rows and the statistics of each.
@@ -47,11 +68,11 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f3
             #[inline(always)]
             || {
                 for ((y, x), stats) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(stats) {
-                    let mean = sum(d, |i| x[i]) / d as f32;
-                    let variance = sum(d, |i| (x[i] - mean) * (x[i] - mean)) / d as f32;
+                    let mean = sum(x, |x| x) / d as f32;
+                    let variance = sum(x, |x| (x - mean) * (x - mean)) / d as f32;
                     let scale = 1.0 / (variance + eps).sqrt();
-                    for i in 0..d {
-                        y[i] = ((x[i] - mean) * scale).mul_add(weight[i], bias[i]);
+                    for (((y, x), weight), bias) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+                        *y = ((x - mean) * scale).mul_add(*weight, *bias);
                     }
                     *stats = [mean, scale];
                 }
@@ -78,39 +99,39 @@ pub fn layer_norm_backward(
         dy.len() == x.len() && dx.len() == x.len() && x.len() == stats.len() * d,
         "layer norm over rows of {d}"
     );
-    add_column_sums(dy, dbias);
-    add_sums(
-        dweight,
-        stats.len(),
-        #[inline(always)]
-        |row, first, sums| {
-            let [mean, scale] = stats[row];
-            let at = row * d + first;
-            let (dy, x) = (&dy[at..][..sums.len()], &x[at..][..sums.len()]);
-            for ((sum, dy), x) in sums.iter_mut().zip(dy).zip(x) {
-                *sum = (dy * scale).mul_add(x - mean, *sum);
-            }
-        },
-    );
     let rows = rows_per_task(d);
+    // The parameters' gradients of every task, [tasks, 2, d]; they are added in order.
+    let mut partial = vec![0.0; stats.len().div_ceil(rows) * 2 * d];
     let inputs = dy.par_chunks(rows * d).zip(x.par_chunks(rows * d)).zip(stats.par_chunks(rows));
-    dx.par_chunks_mut(rows * d).zip(inputs).for_each(|(dx, ((dy, x), stats))| {
+    let outputs = dx.par_chunks_mut(rows * d).zip(partial.par_chunks_mut(2 * d));
+    outputs.zip(inputs).for_each(|((dx, partial), ((dy, x), stats))| {
+        let (dweight, dbias) = partial.split_at_mut(d);
         simd(
             #[inline(always)]
             || {
                 let rows = dx.chunks_exact_mut(d).zip(dy.chunks_exact(d)).zip(x.chunks_exact(d)).zip(stats);
-                for (((dx, dy), x), &[mean, scale]) in rows {
-                    // g = dy · w; dx = scale (g - mean(g) - x̂ mean(g x̂)).
-                    let along = sum(d, |i| dy[i] * weight[i]) / d as f32;
-                    let across = sum(d, |i| dy[i] * weight[i] * ((x[i] - mean) * scale)) / d as f32;
-                    for i in 0..d {
-                        let unit = (x[i] - mean) * scale;
-                        dx[i] += scale * (dy[i] * weight[i] - along - unit * across);
+                for (((dx, dy), x), &stats) in rows {
+                    // dx = scale (g - mean(g) - x̂ mean(g x̂)).
+                    let (along, across) = slopes(dy, weight, x, stats);
+                    let ([mean, scale], along, across) = (stats, along / d as f32, across / d as f32);
+                    let sums = dweight.iter_mut().zip(&mut *dbias);
+                    for ((((dx, dy), x), weight), (dweight, dbias)) in
+                        dx.iter_mut().zip(dy).zip(x).zip(weight).zip(sums)
+                    {
+                        let unit = (x - mean) * scale;
+                        *dx += scale * (dy * weight - along - unit * across);
+                        *dweight += dy * unit;
+                        *dbias += dy;
                     }
                 }
             },
         );
     });
+    for partial in partial.chunks_exact(2 * d) {
+        let (weight, bias) = partial.split_at(d);
+        dweight.iter_mut().zip(weight).for_each(|(sum, more)| *sum += more);
+        dbias.iter_mut().zip(bias).for_each(|(sum, more)| *sum += more);
+    }
 }
 
 #[cfg(test)]

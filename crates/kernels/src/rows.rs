@@ -32,7 +32,11 @@ pub(crate) fn add_sums(sums: &mut [f32], rows: usize, term: impl Fn(usize, usize
     sums.par_chunks_mut(SUM_COLUMNS).enumerate().for_each(|(block, sums)| {
         simd(
             #[inline(always)]
-            || (0..rows).for_each(|row| term(row, block * SUM_COLUMNS, sums)),
+            || {
+                for row in 0..rows {
+                    term(row, block * SUM_COLUMNS, sums);
+                }
+            },
         );
     });
 }
@@ -50,7 +54,9 @@ pub fn add_column_sums(data: &[f32], sums: &mut [f32]) {
         #[inline(always)]
         |row, first, sums| {
             let numbers = &data[row * columns + first..][..sums.len()];
-            sums.iter_mut().zip(numbers).for_each(|(sum, &x)| *sum += x);
+            for (sum, &x) in sums.iter_mut().zip(numbers) {
+                *sum += x;
+            }
         },
     );
 }

@@ -1,9 +1,12 @@
 //! The layers on panels against their definitions in double precision, at every level of this machine: odd sizes,
 //! NaN and infinity, and the same bits for any number of threads and any batch.
 
+mod normal;
+
 use kernels::{
     Epilogue, Level, PackedLinear, PanelShape, one_thread, panel_attention, panel_layer_norm, panel_rope,
 };
+use normal::normal;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -35,24 +38,6 @@ fn assert_close(got: &[f32], want: &[f64], within: f64, what: &str) {
     for (i, (&got, want)) in got.iter().zip(want).enumerate() {
         assert!((f64::from(got) - want).abs() <= within * most, "{what}: {got} is not {want} at {i}");
     }
-}
-
-/// `Φ(x)` by its series or continued fraction.
-fn normal(x: f64) -> f64 {
-    let z = x.abs() / std::f64::consts::SQRT_2;
-    let half_erfc = if z < 2.5 {
-        let (mut term, mut sum, mut n) = (z, z, 0.0);
-        while f64::abs(term) > 1e-18 {
-            n += 1.0;
-            term *= -z * z / n;
-            sum += term / (2.0 * n + 1.0);
-        }
-        0.5 - sum / std::f64::consts::PI.sqrt()
-    } else {
-        let fraction = (1..200).rev().fold(0.0, |f, k| f64::from(k) / 2.0 / (z + f));
-        (-z * z).exp() / std::f64::consts::PI.sqrt() / (z + fraction) / 2.0
-    };
-    if x > 0.0 { 1.0 - half_erfc } else { half_erfc }
 }
 
 struct Layer {

@@ -333,7 +333,8 @@ impl DinoConfig {
         Ok(views.multi_crop().check()?)
     }
 
-    /// Images whose activations fit a processor's cache; the whole batch if the head has batch norm.
+    /// Images whose activations fit a processor's cache, so that parts are of about one size; the whole batch if the head
+    /// has batch norm.
     pub(crate) fn cache_sized_part(&self) -> usize {
         let batch = self.train.batch_size;
         if self.head.use_bn {
@@ -342,13 +343,26 @@ impl DinoConfig {
         let patch = self.backbone.vit().map_or(16, |vit| vit.patch_size);
         let tokens = |side: usize| 1 + (side / patch).pow(2);
         let per_image = 2 * tokens(self.views.global_size);
-        (TOKENS_PER_PASS / per_image.max(1)).clamp(1, batch.max(1))
+        let parts = batch.div_ceil((TOKENS_PER_PASS / per_image).max(1));
+        batch.div_ceil(parts.max(1))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_of_a_batch_are_of_about_one_size() {
+        let mut config = DinoConfig::default();
+        config.views.global_size = 64; // 17 tokens a view in patches of 16: at most 60 images
+        for (batch, part) in [(1, 1), (60, 60), (61, 31), (130, 44)] {
+            config.train.batch_size = batch;
+            assert_eq!(config.cache_sized_part(), part);
+        }
+        config.head.use_bn = true;
+        assert_eq!(config.cache_sized_part(), 130);
+    }
 
     #[test]
     fn defaults_are_the_published_ones() {

@@ -65,7 +65,9 @@ pub fn teacher_targets(logits: &mut [f32], center: &[f32], temperature: f64, ent
         simd(
             #[inline(always)]
             || {
-                row.iter_mut().zip(center).for_each(|(t, c)| *t = (*t - c) * scale);
+                for (t, c) in row.iter_mut().zip(center) {
+                    *t = (*t - c) * scale;
+                }
                 softmax(row);
             },
         );

@@ -3,7 +3,7 @@
 //! Clipping is per tensor. A frozen tensor's step is skipped altogether: it neither moves nor decays, and its moments and its
 //! count of steps stay, so that Adam's bias correction is right after it thaws.
 
-use kernels::simd;
+use kernels::{LANES, simd};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -194,8 +194,27 @@ pub fn clip_gradients(layout: &Layout, grads: &mut [f32], clip: f64) -> Vec<f64>
 
 /// `‖v‖₂`, the same for any number of threads.
 fn norm(v: &[f32]) -> f64 {
-    let part = |part: &[f32]| part.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
-    v.par_chunks(TASK).map(part).collect::<Vec<f64>>().iter().sum::<f64>().sqrt()
+    v.par_chunks(TASK).map(sum_of_squares).collect::<Vec<f64>>().iter().sum::<f64>().sqrt()
+}
+
+/// `Σ v²`, in lanes that are added in order.
+fn sum_of_squares(v: &[f32]) -> f64 {
+    simd(
+        #[inline(always)]
+        || {
+            let mut lanes = [0.0; LANES];
+            let (whole, rest) = v.as_chunks::<LANES>();
+            for chunk in whole {
+                for (sum, &x) in lanes.iter_mut().zip(chunk) {
+                    *sum += f64::from(x) * f64::from(x);
+                }
+            }
+            for (sum, &x) in lanes.iter_mut().zip(rest) {
+                *sum += f64::from(x) * f64::from(x);
+            }
+            lanes.iter().sum()
+        },
+    )
 }
 
 /// The teacher follows the student: `θ_t ← m θ_t + (1 - m) θ_s`.
@@ -204,7 +223,11 @@ pub fn ema(teacher: &mut [f32], student: &[f32], momentum: f64) {
     teacher.par_chunks_mut(TASK).zip(student.par_chunks(TASK)).for_each(|(teacher, student)| {
         simd(
             #[inline(always)]
-            || teacher.iter_mut().zip(student).for_each(|(t, s)| *t = keep * *t + take * *s),
+            || {
+                for (t, s) in teacher.iter_mut().zip(student) {
+                    *t = keep * *t + take * *s;
+                }
+            },
         );
     });
 }

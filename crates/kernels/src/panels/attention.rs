@@ -6,11 +6,11 @@
 
 use std::cell::RefCell;
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 
 use super::PanelShape;
 use super::math::exp2;
-use super::tile::{sized_for, vectors, vectors_mut};
+use super::tile::{vectorized, vectors, vectors_mut};
 use super::work::for_each;
 use crate::level::mul_add;
 
@@ -80,14 +80,7 @@ struct Run<'a> {
     scratch: &'a mut [f32],
 }
 
-impl WithSimd for Run<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        sized_for!(S => run(simd, self));
-    }
-}
+vectorized!(Run => run);
 
 #[inline(always)]
 fn run<S: Simd, const R: usize, const NV: usize, const L: usize>(simd: S, run: Run<'_>) {

@@ -2,10 +2,10 @@
 //!
 //! Mean and variance are taken one after the other, so that tokens far from zero lose nothing.
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 
 use super::PanelShape;
-use super::tile::{sized_for, vectors, vectors_mut};
+use super::tile::{vectorized, vectors, vectors_mut};
 use super::work::for_each;
 use crate::level::mul_add;
 
@@ -45,14 +45,7 @@ struct Run<'a> {
     eps: f32,
 }
 
-impl WithSimd for Run<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        sized_for!(S => run(simd, self));
-    }
-}
+vectorized!(Run => run);
 
 #[inline(always)]
 fn run<S: Simd, const R: usize, const NV: usize, const L: usize>(simd: S, run: Run<'_>) {

@@ -4,10 +4,10 @@
 //! a range of outputs: the weights of one row of tiles stay in the first cache while the panels, which fit
 //! the second, go by.
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 
 use super::math::gelu;
-use super::tile::{linear_rows, packed, sized_for, vectors, vectors_mut};
+use super::tile::{linear_rows, packed, vectorized, vectors, vectors_mut};
 use super::work::{for_each, threads};
 use super::{PanelShape, tile};
 use crate::Level;
@@ -140,14 +140,7 @@ struct Run<'a> {
     task: Task<'a>,
 }
 
-impl WithSimd for Run<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        sized_for!(S => run(simd, self));
-    }
-}
+vectorized!(Run => run);
 
 #[inline(always)]
 fn run<S: Simd, const R: usize, const NV: usize, const L: usize>(simd: S, mut run: Run<'_>) {

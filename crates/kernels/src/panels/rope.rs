@@ -1,9 +1,9 @@
 //! Rotary positions on panels: pairs of features `(k, k + hd/2)` of queries and keys turned by a token's angles.
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 
 use super::PanelShape;
-use super::tile::{sized_for, vectors, vectors_mut};
+use super::tile::{vectorized, vectors, vectors_mut};
 use super::work::for_each;
 use crate::level::mul_add;
 
@@ -37,14 +37,7 @@ struct Run<'a> {
     sin: &'a [f32],
 }
 
-impl WithSimd for Run<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        sized_for!(S => run(simd, self));
-    }
-}
+vectorized!(Run => run);
 
 #[inline(always)]
 fn run<S: Simd, const R: usize, const NV: usize, const L: usize>(simd: S, run: Run<'_>) {

@@ -25,20 +25,28 @@ pub(super) fn linear_rows(level: Level) -> usize {
     }
 }
 
-/// Calls `$function::<S, R, NV, L>($arguments)` with the sizes of the level that `S` stands for, `R` for linear layers.
-macro_rules! sized_for {
-    ($simd:ty => $function:ident ( $($argument:expr),* )) => {
-        match (<$simd as pulp::Simd>::F32_LANES, <$simd as pulp::Simd>::REGISTER_COUNT) {
-            (16, _) => $function::<$simd, 12, 2, 32>($($argument),*),
-            (4, _) => $function::<$simd, 6, 4, 16>($($argument),*),
-            _ if std::any::TypeId::of::<$simd>() == std::any::TypeId::of::<pulp::Scalar256b>() => {
-                $function::<$simd, 2, 2, 16>($($argument),*)
+/// Makes `$function::<S, R, NV, L>(simd, $arguments)` what [`Level::run`] does with a structure of arguments, with the sizes
+/// of the level that `S` stands for, `R` for linear layers.
+macro_rules! vectorized {
+    ($arguments:ident => $function:ident) => {
+        impl pulp::WithSimd for $arguments<'_> {
+            type Output = ();
+
+            #[inline(always)]
+            fn with_simd<S: pulp::Simd>(self, simd: S) {
+                match S::F32_LANES {
+                    16 => $function::<S, 12, 2, 32>(simd, self),
+                    4 => $function::<S, 6, 4, 16>(simd, self),
+                    _ if std::any::TypeId::of::<S>() == std::any::TypeId::of::<pulp::Scalar256b>() => {
+                        $function::<S, 2, 2, 16>(simd, self)
+                    }
+                    _ => $function::<S, 6, 2, 16>(simd, self),
+                }
             }
-            _ => $function::<$simd, 6, 2, 16>($($argument),*),
         }
     };
 }
-pub(super) use sized_for;
+pub(super) use vectorized;
 
 /// Accumulators.
 pub(super) type Tile<S, const R: usize, const NV: usize> = [[<S as Simd>::f32s; NV]; R];
