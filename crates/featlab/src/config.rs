@@ -9,11 +9,11 @@ use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::dim::Dim;
 use crate::exit::usage;
+use crate::toml_file;
 
 /// One sweep, as written in a TOML file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -294,7 +294,7 @@ impl SweepConfig {
     /// # Errors
     /// A usage error that names the file and the offending key.
     pub(crate) fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = read(path, "sweep file")?;
+        let text = toml_file::read(path, "sweep file")?;
         Self::parse(&text, overrides).with_context(|| format!("sweep file {}", path.display()))
     }
 
@@ -303,7 +303,7 @@ impl SweepConfig {
     /// # Errors
     /// A usage error that names the offending key.
     pub(crate) fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let config: Self = parse(text, overrides)?;
+        let config: Self = toml_file::parse(text, overrides)?;
         config.check()?;
         Ok(config)
     }
@@ -353,51 +353,6 @@ fn known(key: &str, words: &[String], allowed: &[&str]) -> Result<()> {
         }
         None => Ok(()),
     }
-}
-
-/// The text of a configuration file.
-pub(crate) fn read(path: &Path, what: &str) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|e| usage(format!("cannot read {what} {}: {e}", path.display())))
-}
-
-/// A configuration from TOML, with overrides of the form `key.path=value`; mistakes are usage errors that name the key.
-pub(crate) fn parse<T: DeserializeOwned>(text: &str, overrides: &[String]) -> Result<T> {
-    let mut table: toml::Table =
-        text.parse().map_err(|e: toml::de::Error| usage(one_line(&e.to_string())))?;
-    for item in overrides {
-        set(&mut table, item)?;
-    }
-    table.try_into().map_err(|e: toml::de::Error| usage(one_line(&e.to_string())))
-}
-
-/// Sets `a.b.c=value` in a table. The value is read as TOML; what is not TOML is a plain string.
-fn set(table: &mut toml::Table, item: &str) -> Result<()> {
-    let (path, value) =
-        item.split_once('=').ok_or_else(|| usage(format!("--set takes key=value, got \"{item}\"")))?;
-    let value = format!("v = {value}")
-        .parse::<toml::Table>()
-        .ok()
-        .and_then(|mut t| t.remove("v"))
-        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
-    let mut keys: Vec<&str> = path.trim().split('.').collect();
-    let last = keys.pop().unwrap_or_default();
-    let mut at = table;
-    for key in keys {
-        at = at
-            .entry(key)
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
-            .as_table_mut()
-            .ok_or_else(|| usage(format!("--set {path}: \"{key}\" is not a table")))?;
-    }
-    at.insert(last.to_owned(), value);
-    Ok(())
-}
-
-/// toml's errors span lines (position, excerpt, reason); ours are one line.
-fn one_line(message: &str) -> String {
-    let lines: Vec<&str> =
-        message.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('|')).collect();
-    lines.iter().filter(|l| !l.contains(" | ")).copied().collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod sources;
 mod stages;
 mod study;
 mod sweep;
+mod toml_file;
 
 use std::process::ExitCode;
 

@@ -12,8 +12,8 @@ use pretrain::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::config;
 use crate::exit::usage;
+use crate::toml_file;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -152,7 +152,7 @@ impl PretrainConfig {
     /// # Errors
     /// A usage error that names file and key.
     pub(crate) fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = config::read(path, "pretraining file")?;
+        let text = toml_file::read(path, "pretraining file")?;
         Self::parse(&text, overrides).with_context(|| format!("pretraining file {}", path.display()))
     }
 
@@ -161,7 +161,7 @@ impl PretrainConfig {
     /// # Errors
     /// A usage error that names the key.
     pub(crate) fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let config: Self = config::parse(text, overrides)?;
+        let config: Self = toml_file::parse(text, overrides)?;
         config.check()?;
         Ok(config)
     }

@@ -36,6 +36,12 @@ pub enum Error {
         /// Its value.
         got: f32,
     },
+    /// A standard deviation is too small for the picture.
+    #[error("a picture's sides and colours may be at most {most} standard deviations long; take larger ones")]
+    TooFine {
+        /// How many are possible.
+        most: f32,
+    },
     /// A fraction is not between 0 and 1.
     #[error("{what} is {got}, expected a fraction between 0 and 1")]
     NotAFraction {

@@ -115,7 +115,7 @@ impl PackedLinear {
         let wanted = if threads() == 1 { 1 } else { TASKS_PER_THREAD * threads() };
         let fitting = (GROUP_BYTES / (self.from.max(1) * lanes * size_of::<f32>())).max(1);
         let group = fitting.min(panels.div_ceil(wanted)).max(1);
-        let ranges = wanted.div_ceil(panels.div_ceil(group)).min(self.to.div_ceil(rows));
+        let ranges = ranges(panels.div_ceil(group), wanted).min(self.to.div_ceil(rows));
         let outputs = self.to.div_ceil(rows).div_ceil(ranges) * rows; // of a range
         let mut tasks: Vec<Task<'a>> = Vec::new();
         for (first, out) in (0..panels).step_by(group).zip(out.chunks_mut(group * self.to * lanes)) {
@@ -130,6 +130,14 @@ impl PackedLinear {
         }
         tasks
     }
+}
+
+/// Into how many ranges of outputs a layer is cut, so that `groups` of panels make at least `wanted` tasks: the number,
+/// of a few, at which all threads have most nearly the same to do.
+fn ranges(groups: usize, wanted: usize) -> usize {
+    let fewest = wanted.div_ceil(groups);
+    let rounds = |ranges: usize| (groups * ranges).div_ceil(threads()) as f64 / ranges as f64;
+    (fewest..fewest + 4).min_by(|&a, &b| rounds(a).total_cmp(&rounds(b))).unwrap_or(fewest)
 }
 
 struct Run<'a> {

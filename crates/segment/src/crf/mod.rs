@@ -24,6 +24,13 @@ use crate::{Error, Result};
 /// Probabilities are kept from zero by this much before their logarithm is taken.
 const SMALLEST: f32 = 1e-5;
 
+/// Deviations that a picture may be long for smoothness: coordinates on a lattice of two dimensions are at most 2.8 times as
+/// large, and have 16 bits.
+const MOST_SMOOTH: f32 = 8192.0;
+
+/// The same for appearance, places and colours: 9 times as large in five dimensions.
+const MOST_ALIKE: f32 = 2048.0;
+
 /// Classes that are filtered side by side: a cache line.
 const BLOCK: usize = 16;
 
@@ -69,7 +76,7 @@ impl DenseCrf {
     ///
     /// # Errors
     /// [`Error::Shape`] if picture and probabilities differ in size, [`Error::Empty`] if there is no pixel or no class,
-    /// [`Error::NotPositive`] if a standard deviation is not.
+    /// [`Error::NotPositive`] if a standard deviation is not, [`Error::TooFine`] if the picture is too many of them long.
     ///
     /// ```
     /// # use ndarray::{Array3, array};
@@ -122,6 +129,16 @@ impl DenseCrf {
         ] {
             if !(got > 0.0 && got.is_finite()) {
                 return Err(Error::NotPositive { what, got });
+            }
+        }
+        let side = h.max(w) as f32;
+        for (long, most) in [
+            (side / self.smoothness_xy, MOST_SMOOTH),
+            (side / self.appearance_xy, MOST_ALIKE),
+            (255.0 / self.appearance_rgb, MOST_ALIKE),
+        ] {
+            if long > most {
+                return Err(Error::TooFine { most });
             }
         }
         Ok(())
