@@ -1,5 +1,5 @@
-//! Predictions are made on the patch grid and looked at in pixels; this crate draws them. (Scores become label maps in
-//! `probe::upsample_argmax`, because evaluation needs that as well.)
+//! Predictions are made on the patch grid and looked at in pixels; this crate refines them there ([`DenseCrf`]) and draws them. (Scores
+//! become label maps in `probe::upsample_argmax`, because evaluation needs that as well.)
 //!
 //! Pictures are arrays `[h, w, 3]` of `u8`; files and their formats are known elsewhere.
 #![doc = include_str!("../README.md")]
