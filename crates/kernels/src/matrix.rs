@@ -1,8 +1,8 @@
 //! Views of matrices in slices, and their product.
 //!
 //! A view has a row and a column stride, so that a transpose, a block of columns or one head of a fused `qkv` matrix costs
-//! nothing. The product is the `gemm` crate's, the only unsafe call of the workspace: it takes pointers, and
-//! the views have checked that every element lies in its slice.
+//! nothing. The product is the `gemm` crate's, an unsafe call: it takes pointers, and the
+//! views have checked that every element lies in its slice.
 
 use std::marker::PhantomData;
 

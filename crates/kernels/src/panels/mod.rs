@@ -16,6 +16,7 @@ mod attention;
 mod layer_norm;
 mod linear;
 mod math;
+mod prefetch;
 mod rope;
 mod tile;
 mod work;

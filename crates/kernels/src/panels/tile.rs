@@ -5,6 +5,7 @@
 
 use pulp::Simd;
 
+use super::prefetch::{LATER, READ, WRITE, part, prefetch};
 use crate::Level;
 use crate::level::mul_add;
 
@@ -48,8 +49,21 @@ macro_rules! vectorized {
 }
 pub(super) use vectorized;
 
+/// Steps of the inner index between two requests for numbers ahead.
+const STEPS: usize = 64;
+
 /// Accumulators.
 pub(super) type Tile<S, const R: usize, const NV: usize> = [[<S as Simd>::f32s; NV]; R];
+
+/// What a tile asks the caches for while it is summed.
+pub(super) struct Ahead<'a, V> {
+    /// Written when the tile is done.
+    pub write: &'a [V],
+    /// Read when the tile is done.
+    pub read: &'a [V],
+    /// Read by the next tiles.
+    pub later: &'a [f32],
+}
 
 /// Adds `Σ_k factors[k][r] · panel[k][v]` to the first `USED` vectors of every row.
 ///
@@ -59,14 +73,22 @@ pub(super) fn packed<S: Simd, const R: usize, const NV: usize, const USED: usize
     simd: S,
     factors: &[[f32; R]],
     panel: &[[S::f32s; NV]],
+    ahead: &Ahead<'_, [S::f32s; NV]>,
     tile: &mut Tile<S, R, USED>,
 ) {
     let mut sums = *tile;
-    for (factors, row) in factors.iter().zip(panel) {
-        for r in 0..R {
-            let factor = simd.splat_f32s(factors[r]);
-            for v in 0..USED {
-                sums[r][v] = mul_add(simd, factor, row[v], sums[r][v]);
+    let times = factors.len().div_ceil(STEPS).max(1);
+    let share = ahead.later.len().div_ceil(times);
+    for (time, (factors, panel)) in factors.chunks(STEPS).zip(panel.chunks(STEPS)).enumerate() {
+        prefetch::<LATER, _>(part(ahead.later, time, share));
+        prefetch::<WRITE, _>(part(ahead.write, time, 1));
+        prefetch::<READ, _>(part(ahead.read, time, 1));
+        for (factors, row) in factors.iter().zip(panel) {
+            for r in 0..R {
+                let factor = simd.splat_f32s(factors[r]);
+                for v in 0..USED {
+                    sums[r][v] = mul_add(simd, factor, row[v], sums[r][v]);
+                }
             }
         }
     }
