@@ -12,6 +12,7 @@ mod linear;
 mod matrix;
 mod panels;
 mod rows;
+mod upsampled_softmax;
 
 pub use attention::{AttentionShape, attention, attention_backward};
 pub use cls_attention::{cls_attention, cls_attention_backward};
@@ -24,6 +25,8 @@ pub use level::{LEVEL_VARIABLE, Level};
 pub use linear::{LinearGrads, linear, linear_backward};
 pub use matrix::{Matrix, MatrixMut, Threads, gemm};
 pub use panels::{
-    Epilogue, PackedLinear, PanelShape, one_thread, panel_attention, panel_layer_norm, panel_rope,
+    Epilogue, PackedLinear, PanelShape, one_thread, panel_attention, panel_layer_norm, panel_products,
+    panel_rope,
 };
 pub use rows::{add_column_sums, for_each_row};
+pub use upsampled_softmax::{Spans, UpsampledSoftmax};

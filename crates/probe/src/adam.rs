@@ -35,6 +35,23 @@ impl Adam {
         Self { learning_rate, steps: 0, mean: vec![0.0; n], square: vec![0.0; n] }
     }
 
+    /// Steps made so far.
+    pub(crate) fn steps(&self) -> i32 {
+        self.steps
+    }
+
+    /// Mean and mean square of the gradients, `[n]` each.
+    pub(crate) fn moments(&self) -> (&[f32], &[f32]) {
+        (&self.mean, &self.square)
+    }
+
+    /// Becomes an optimiser that has made `steps` steps.
+    pub(crate) fn restore(&mut self, steps: i32, mean: &[f32], square: &[f32]) {
+        self.steps = steps;
+        self.mean.copy_from_slice(mean);
+        self.square.copy_from_slice(square);
+    }
+
     /// One step of `parameters` against `gradient`, both `[n]`.
     ///
     /// # Panics
@@ -45,12 +62,17 @@ impl Adam {
         let step_size = (f64::from(self.learning_rate) / (1.0 - BETA_1.powi(self.steps))) as f32;
         let square_scale = (1.0 - BETA_2.powi(self.steps)).sqrt() as f32;
         let (rate_1, keep_2, rate_2) = ((1.0 - BETA_1) as f32, BETA_2 as f32, (1.0 - BETA_2) as f32);
-        let state = self.mean.iter_mut().zip(&mut self.square);
-        for ((p, &g), (m, v)) in parameters.iter_mut().zip(gradient).zip(state) {
-            *m += rate_1 * (g - *m);
-            *v = *v * keep_2 + rate_2 * g * g;
-            *p -= step_size * *m / (v.sqrt() / square_scale + EPSILON);
-        }
+        let (mean, square) = (&mut self.mean, &mut self.square);
+        kernels::simd(
+            #[inline(always)]
+            || {
+                for (((p, &g), m), v) in parameters.iter_mut().zip(gradient).zip(mean).zip(square) {
+                    *m += rate_1 * (g - *m);
+                    *v = *v * keep_2 + rate_2 * g * g;
+                    *p -= step_size * *m / (v.sqrt() / square_scale + EPSILON);
+                }
+            },
+        );
     }
 }
 

@@ -15,7 +15,7 @@ use crate::exp::exp;
 use crate::{ClusterProbe, Error, Result};
 
 /// ε of the normalisation.
-const EPSILON: f32 = 1e-12;
+pub(crate) const EPSILON: f32 = 1e-12;
 
 /// Loss of a [`ClusterProbe`] on a batch, with its slope in the centres.
 #[derive(Debug, Clone, PartialEq)]
@@ -181,7 +181,7 @@ pub(crate) fn unit_rows(rows: ArrayView2<'_, f32>) -> Array2<f32> {
 }
 
 /// The gradient in rows, from the gradient in [`unit_rows`] of them.
-fn through_unit_rows(rows: ArrayView2<'_, f32>, mut grad: Array2<f32>) -> Array2<f32> {
+pub(crate) fn through_unit_rows(rows: ArrayView2<'_, f32>, mut grad: Array2<f32>) -> Array2<f32> {
     for (row, mut grad) in rows.outer_iter().zip(grad.rows_mut()) {
         let length = row.dot(&row).sqrt();
         if length > EPSILON {

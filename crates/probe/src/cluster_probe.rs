@@ -11,18 +11,21 @@
 use std::ops::ControlFlow;
 
 use ndarray::{Array2, ArrayView2};
+use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
+use crate::bank::fit_one;
 use crate::cluster_loss::unit_rows;
-use crate::error::expect_range;
-use crate::{Adam, Probe, Result, Schedule, Step, TrainSet};
+use crate::{BankProbe, BankSet, CellKind, Probe, Result, Schedule, Step};
 
 /// A cluster probe that is not trained yet.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClusterProbeParams {
     /// Number of clusters `m`, 1 to 256: the classes, and extra ones if wanted.
     pub clusters: usize,
-    /// Steps, batches, learning rate and seed.
+    /// Seed of the initial centres.
+    pub seed: u64,
+    /// Steps, batches and learning rate.
     pub schedule: Schedule,
 }
 
@@ -34,8 +37,8 @@ pub struct ClusterProbe {
 }
 
 impl ClusterProbeParams {
-    /// Trains a probe. The same parameters and data give the same bits, for any number of threads, and a
-    /// [`LinearProbe`](crate::LinearProbe) with the same schedule sees the same batches.
+    /// Trains a probe on the first source of a set: a bank of one. The same parameters and data give the same bits, for any
+    /// number of threads, and a [`LinearProbe`](crate::LinearProbe) with the same schedule sees the same batches.
     ///
     /// `on_step` is called after every step and stops the training by returning `Break`.
     ///
@@ -45,27 +48,20 @@ impl ClusterProbeParams {
     /// [`Error::Interrupted`](crate::Error::Interrupted) after a `Break`.
     pub fn fit(
         &self,
-        data: &dyn TrainSet,
+        data: &dyn BankSet,
         on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<ClusterProbe> {
-        self.schedule.check(data)?;
-        expect_range((1..=256).contains(&self.clusters), "number of clusters", "1 to 256", self.clusters)?;
-        let mut probe = self.initial(data.dim());
-        let mut adam = Adam::new(self.schedule.learning_rate, probe.centres.len());
-        self.schedule.run(data, on_step, |batch| {
-            let gradient = probe.gradient(batch.tokens.view(), None)?;
-            let centres = probe.centres.as_slice_mut().expect("standard layout");
-            adam.step(centres, gradient.centres.as_slice().expect("standard layout"));
-            Ok(Some(gradient.loss))
-        })?;
-        Ok(probe)
+        match fit_one(data, self.schedule, 1, (CellKind::Cluster(self.clusters), self.seed), on_step)? {
+            BankProbe::Cluster(probe) => Ok(probe),
+            BankProbe::Linear(_) => unreachable!("the cell is a cluster probe"),
+        }
     }
+}
 
+impl ClusterProbe {
     /// Centres with independent standard normal coordinates.
-    fn initial(&self, dim: usize) -> ClusterProbe {
-        let mut rng = self.schedule.weights_rng();
-        let mut normal = || StandardNormal.sample(&mut rng);
-        ClusterProbe { centres: Array2::from_shape_simple_fn((self.clusters, dim), &mut normal) }
+    pub(crate) fn initial(clusters: usize, dim: usize, rng: &mut ChaCha8Rng) -> Self {
+        Self { centres: Array2::from_shape_simple_fn((clusters, dim), || StandardNormal.sample(rng)) }
     }
 }
 
@@ -91,12 +87,13 @@ mod tests {
     fn params(steps: usize, seed: u64) -> ClusterProbeParams {
         ClusterProbeParams {
             clusters: 3,
-            schedule: Schedule { steps, batch_size: 4, learning_rate: 0.05, seed },
+            seed,
+            schedule: Schedule { steps, batch_size: 4, learning_rate: 0.05, ..Schedule::default() },
         }
     }
 
     fn fit(params: ClusterProbeParams, data: &Halves) -> ClusterProbe {
-        params.fit(data, &mut |_| ControlFlow::Continue(())).unwrap()
+        params.fit(&data.set(), &mut |_| ControlFlow::Continue(())).unwrap()
     }
 
     #[test]
@@ -148,10 +145,10 @@ mod tests {
         let mut data = Halves::new(2);
         data.tokens[[1, 3, 2]] = f32::INFINITY;
         let go_on = &mut |_| ControlFlow::Continue(());
-        let result = params(5, 0).fit(&data, go_on);
+        let result = params(5, 0).fit(&data.set(), go_on);
         assert!(matches!(result, Err(Error::Diverged { step: 1, .. })), "{result:?}");
         for clusters in [0, 257] {
-            let result = ClusterProbeParams { clusters, ..params(5, 0) }.fit(&data, go_on);
+            let result = ClusterProbeParams { clusters, ..params(5, 0) }.fit(&data.set(), go_on);
             assert!(matches!(result, Err(Error::Range { what: "number of clusters", .. })));
         }
     }

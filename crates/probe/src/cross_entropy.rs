@@ -54,8 +54,10 @@ pub fn masked_cross_entropy_upsampled(
     expect_shape("logits", &[b, grid.0 * grid.1, c], &[b, t, c])?;
     expect_shape("labels", &[b, h, w], labels.shape())?;
     let loss = UpsampledLoss::new(grid, (h, w), c)?;
+    let mut weights = [0.0; 256];
+    weights[..c].fill(1.0);
     let images = (0..b).into_par_iter().map_init(Scratch::default, |scratch, i| {
-        loss.image(logits.index_axis(Axis(0), i), labels.index_axis(Axis(0), i), scratch)
+        loss.image(logits.index_axis(Axis(0), i), labels.index_axis(Axis(0), i), &weights, scratch)
     });
     let images: Vec<ImageLoss> = images.collect();
     let (sum, pixels) = images.iter().fold((0.0, 0), |(s, n), image| (s + image.sum, n + image.pixels));
@@ -74,7 +76,7 @@ pub(crate) struct UpsampledLoss {
 
 /// What one image adds to the loss of its batch.
 pub(crate) struct ImageLoss {
-    /// Sum, not mean, over labelled pixels.
+    /// Weighted sum, not mean, over labelled pixels.
     pub(crate) sum: f64,
     /// Labelled pixels.
     pub(crate) pixels: usize,
@@ -95,7 +97,7 @@ pub(crate) struct Scratch {
 struct Row {
     logits: Vec<f32>,  // [c, w], then exp(logit - max), minus the sum at the label
     max: Vec<f32>,     // [w]
-    sum: Vec<f32>,     // [w], 1 where ignored
+    sum: Vec<f32>,     // [w]; 1 where ignored, once masked
     inverse: Vec<f32>, // [w], 0 where ignored
 }
 
@@ -109,10 +111,12 @@ impl UpsampledLoss {
     }
 
     /// * `logits`: `[t, c]`; `labels`: `[h, w]`, of the sizes this was made for.
+    /// * `weights`: of a pixel of each label; 0 from `c` on.
     pub(crate) fn image(
         &self,
         logits: ArrayView2<'_, f32>,
         labels: ArrayView2<'_, u8>,
+        weights: &[f32; 256],
         scratch: &mut Scratch,
     ) -> ImageLoss {
         let (c, w) = (self.classes, self.up.width());
@@ -133,10 +137,10 @@ impl UpsampledLoss {
             let [upper, lower] = taps.map(|(i, _)| &wide[i * c * w..(i + 1) * c * w]);
             pixels += labelled;
             row.blend(taps.map(|(_, weight)| weight), upper, lower);
-            sum -= row.target_logits(labels, c);
+            sum -= row.target_logits(labels, weights, c);
             row.exponentiate();
-            row.mask(labels, c);
-            sum += row.log_sums();
+            sum += row.log_sums(labels, weights);
+            row.mask(labels, weights, c);
             for (i, weight) in taps {
                 row.scatter(weight, &mut wide_grad[i * c * w..(i + 1) * c * w]);
             }
@@ -166,13 +170,14 @@ impl Row {
         }
     }
 
-    /// Sum over labelled pixels of `logit[label] - max`.
-    fn target_logits(&self, labels: &[u8], c: usize) -> f64 {
+    /// Weighted sum over labelled pixels of `logit[label] - max`.
+    fn target_logits(&self, labels: &[u8], weights: &[f32; 256], c: usize) -> f64 {
         let w = self.max.len();
         let mut sum = 0.0;
         for (x, (&label, max)) in labels.iter().zip(&self.max).enumerate() {
             if usize::from(label) < c {
-                sum += f64::from(self.logits[usize::from(label) * w + x] - max);
+                let logit = self.logits[usize::from(label) * w + x] - max;
+                sum += f64::from(weights[usize::from(label)] * logit);
             }
         }
         sum
@@ -192,12 +197,12 @@ impl Row {
 
     /// Takes ignored pixels out, and the sum away from the label's exponential: what remains,
     /// divided by the sum, is `softmax - onehot`.
-    fn mask(&mut self, labels: &[u8], c: usize) {
+    fn mask(&mut self, labels: &[u8], weights: &[f32; 256], c: usize) {
         let w = self.max.len();
         for (x, &label) in labels.iter().enumerate() {
             if usize::from(label) < c {
                 self.logits[usize::from(label) * w + x] -= self.sum[x];
-                self.inverse[x] = 1.0;
+                self.inverse[x] = weights[usize::from(label)];
             } else {
                 self.sum[x] = 1.0;
                 self.inverse[x] = 0.0;
@@ -208,12 +213,11 @@ impl Row {
         }
     }
 
-    /// Sum of `ln(sum)` over the row, with one logarithm for 64 pixels.
-    fn log_sums(&self) -> f64 {
-        // Each factor is in [1, 255], so the product stays below 2^512 and overflows nothing.
-        let logs =
-            self.sum.chunks(64).map(|sums| sums.iter().map(|&sum| f64::from(sum)).product::<f64>().ln());
-        logs.sum()
+    /// Weighted sum of `ln(sum)` over the row.
+    fn log_sums(&self, labels: &[u8], weights: &[f32; 256]) -> f64 {
+        let weight = |label: u8| weights[usize::from(label)];
+        let logs = labels.iter().zip(&self.sum).filter(|&(&label, _)| weight(label) != 0.0);
+        logs.map(|(&label, &sum)| f64::from(weight(label)) * f64::from(sum).ln()).sum()
     }
 
     /// Adds `weight` times the gradient of this row to a row of the widened gradient, `[c, w]`.

@@ -4,6 +4,7 @@
 
 mod adam;
 mod assignment;
+mod bank;
 mod bootstrap;
 mod classifier_training;
 mod cluster_loss;
@@ -25,6 +26,10 @@ mod upsample;
 
 pub use adam::Adam;
 pub use assignment::{Assignment, hungarian};
+pub use bank::{
+    Bank, BankBatch, BankCell, BankParams, BankProbe, BankScorer, BankSet, BankState, BankStep, CellKind, FetchError,
+    RowSet,
+};
 pub use bootstrap::{Interval, bootstrap};
 pub use classifier_training::{EpochRecord, LinearClassifierParams, TrainEvent};
 pub use cluster_loss::{ClusterGradient, ClusterLoss};
@@ -37,7 +42,7 @@ pub use labelled_rows::LabelledRows;
 pub use linear_classifier::{ClassifierGradient, LinearClassifier};
 pub use linear_probe::{LinearGradient, LinearProbe, LinearProbeParams};
 pub use probe::Probe;
-pub use schedule::{Batch, Schedule, Step, TrainSet};
+pub use schedule::{Schedule, Step};
 pub use scores::Scores;
 pub use sgd::Sgd;
 pub use top_accuracy::TopAccuracy;

@@ -6,20 +6,22 @@
 
 use std::ops::ControlFlow;
 
-use ndarray::{Array1, Array2, ArrayView2, ArrayView3, Axis};
+use ndarray::{Array1, Array2, ArrayView2, ArrayView3};
+use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Uniform};
-use rayon::prelude::*;
 
-use crate::cross_entropy::{Scratch, UpsampledLoss};
+use crate::bank::{fit_one, linear_gradient};
 use crate::error::expect_shape;
-use crate::{Adam, Probe, Result, Schedule, Step, TrainSet};
+use crate::{BankProbe, BankSet, CellKind, Probe, Result, RowSet, Schedule, Step};
 
 /// A linear probe that is not trained yet.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LinearProbeParams {
     /// Number of classes `c`, 1 to 255; labels from there on are ignored.
     pub classes: usize,
-    /// Steps, batches, learning rate and seed.
+    /// Seed of the initial weights.
+    pub seed: u64,
+    /// Steps, batches and learning rate.
     pub schedule: Schedule,
 }
 
@@ -44,7 +46,8 @@ pub struct LinearGradient {
 }
 
 impl LinearProbeParams {
-    /// Trains a probe. The same parameters and data give the same bits, for any number of threads.
+    /// Trains a probe on the first source of a set: a bank of one. The same parameters and data give the same bits, for any
+    /// number of threads.
     ///
     /// `on_step` is called after every step and stops the training by returning `Break`.
     ///
@@ -54,38 +57,14 @@ impl LinearProbeParams {
     /// [`Error::Interrupted`](crate::Error::Interrupted) after a `Break`.
     pub fn fit(
         &self,
-        data: &dyn TrainSet,
+        data: &dyn BankSet,
         on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<LinearProbe> {
-        self.schedule.check(data)?;
-        let loss = UpsampledLoss::new(data.grid(), data.label_size(), self.classes)?;
-        let mut probe = self.initial(data.dim());
-        let rate = self.schedule.learning_rate;
-        let mut adam = (Adam::new(rate, probe.weight.len()), Adam::new(rate, probe.bias.len()));
-        self.schedule.run(data, on_step, |batch| {
-            // A batch without labels still makes a step, with zero gradient: so does the original.
-            let gradient = probe.slope(&loss, batch.tokens.view(), batch.labels.view());
-            step(&mut adam.0, probe.weight.as_slice_mut(), gradient.weight.as_slice());
-            step(&mut adam.1, probe.bias.as_slice_mut(), gradient.bias.as_slice());
-            Ok(gradient.loss)
-        })?;
-        Ok(probe)
+        match fit_one(data, self.schedule, self.classes, (CellKind::Linear, self.seed), on_step)? {
+            BankProbe::Linear(probe) => Ok(probe),
+            BankProbe::Cluster(_) => unreachable!("the cell is linear"),
+        }
     }
-
-    /// Weights and biases uniform in `±1/√k`: Kaiming-uniform with `a = √5`, the default of a convolution.
-    fn initial(&self, dim: usize) -> LinearProbe {
-        let bound = 1.0 / (dim as f32).sqrt();
-        let uniform = Uniform::new(-bound, bound).expect("the bound is positive and finite");
-        let mut rng = self.schedule.weights_rng();
-        let weight = Array2::from_shape_simple_fn((self.classes, dim), || uniform.sample(&mut rng));
-        let bias = Array1::from_shape_simple_fn(self.classes, || uniform.sample(&mut rng));
-        LinearProbe { weight, bias }
-    }
-}
-
-/// A step on arrays that were made here, in standard layout.
-fn step(adam: &mut Adam, parameters: Option<&mut [f32]>, gradient: Option<&[f32]>) {
-    adam.step(parameters.expect("standard layout"), gradient.expect("standard layout"));
 }
 
 impl LinearProbe {
@@ -104,40 +83,23 @@ impl LinearProbe {
         let (b, h, w) = labels.dim();
         expect_shape("tokens", &[b, grid.0 * grid.1, self.weight.ncols()], tokens.shape())?;
         expect_shape("bias", &[self.weight.nrows()], self.bias.shape())?;
-        Ok(self.slope(&UpsampledLoss::new(grid, (h, w), self.outputs())?, tokens, labels))
+        expect_shape("labels", &[b, h, w], labels.shape())?;
+        let gradient = linear_gradient(&RowSet { tokens: tokens.reborrow(), grid, labels: labels.reborrow() }, self)?;
+        let weight = Array2::from_shape_vec(self.weight.dim(), gradient.matrix);
+        Ok(LinearGradient {
+            loss: gradient.loss,
+            weight: weight.expect("a number per weight"),
+            bias: gradient.bias.into(),
+        })
     }
 
-    /// As [`LinearProbe::gradient`], of arguments that fit. One image is one task, and the images' sums are
-    /// added in image order.
-    fn slope(
-        &self,
-        loss: &UpsampledLoss,
-        tokens: ArrayView3<'_, f32>,
-        labels: ArrayView3<'_, u8>,
-    ) -> LinearGradient {
-        let images = (0..tokens.dim().0).into_par_iter().map_init(Scratch::default, |scratch, i| {
-            let (tokens, labels) = (tokens.index_axis(Axis(0), i), labels.index_axis(Axis(0), i));
-            let image = loss.image(self.scores(tokens).view(), labels, scratch);
-            let weight = image.grad_logits.t().dot(&tokens); // [c, k]
-            (image.sum, image.pixels, weight, image.grad_logits.sum_axis(Axis(0)))
-        });
-        let images: Vec<_> = images.collect();
-        let mut total = LinearGradient {
-            loss: None,
-            weight: Array2::zeros(self.weight.dim()),
-            bias: Array1::zeros(self.outputs()),
-        };
-        let (mut sum, mut pixels) = (0.0, 0);
-        for (image_sum, image_pixels, weight, bias) in &images {
-            sum += image_sum;
-            pixels += image_pixels;
-            total.weight += weight;
-            total.bias += bias;
-        }
-        total.weight /= pixels.max(1) as f32;
-        total.bias /= pixels.max(1) as f32;
-        total.loss = (pixels > 0).then(|| sum / pixels as f64);
-        total
+    /// Weights and biases uniform in `±1/√k`: Kaiming-uniform with `a = √5`, the default of a convolution.
+    pub(crate) fn initial(classes: usize, dim: usize, rng: &mut ChaCha8Rng) -> Self {
+        let bound = 1.0 / (dim as f32).sqrt();
+        let uniform = Uniform::new(-bound, bound).expect("the bound is positive and finite");
+        let weight = Array2::from_shape_simple_fn((classes, dim), || uniform.sample(rng));
+        let bias = Array1::from_shape_simple_fn(classes, || uniform.sample(rng));
+        Self { weight, bias }
     }
 }
 
@@ -156,6 +118,7 @@ impl Probe for LinearProbe {
 mod tests {
     use ndarray::{Array3, array};
 
+
     use super::*;
     use crate::schedule::tests::Halves;
     use crate::{Error, upsample_argmax};
@@ -163,12 +126,13 @@ mod tests {
     fn params(steps: usize, seed: u64) -> LinearProbeParams {
         LinearProbeParams {
             classes: 3,
-            schedule: Schedule { steps, batch_size: 4, learning_rate: 0.05, seed },
+            seed,
+            schedule: Schedule { steps, batch_size: 4, learning_rate: 0.05, ..Schedule::default() },
         }
     }
 
     fn fit(params: LinearProbeParams, data: &Halves) -> LinearProbe {
-        params.fit(data, &mut |_| ControlFlow::Continue(())).unwrap()
+        params.fit(&data.set(), &mut |_| ControlFlow::Continue(())).unwrap()
     }
 
     #[test]
@@ -179,7 +143,7 @@ mod tests {
             losses.push(step.loss.unwrap());
             ControlFlow::Continue(())
         };
-        let probe = params(150, 0).fit(&data, &mut on_step).unwrap();
+        let probe = params(150, 0).fit(&data.set(), &mut on_step).unwrap();
         assert!(losses[149] < 0.3 * losses[0], "{} to {}", losses[0], losses[149]);
         for (tokens, labels) in data.tokens.outer_iter().zip(data.labels.outer_iter()) {
             let predicted = upsample_argmax(probe.scores(tokens).view(), (4, 4), (8, 8));
@@ -190,7 +154,7 @@ mod tests {
 
     #[test]
     fn gradient_is_the_slope_of_the_loss() {
-        let (data, mut probe) = (Halves::new(3), params(0, 5).initial(4));
+        let (data, mut probe) = (Halves::new(3), fit(params(0, 5), &Halves::new(3)));
         let gradient =
             |probe: &LinearProbe| probe.gradient(data.tokens.view(), (4, 4), data.labels.view()).unwrap();
         let slope = gradient(&probe);
@@ -240,7 +204,7 @@ mod tests {
         data.labels = Array3::from_elem((2, 8, 8), 255);
         let before = fit(params(0, 0), &data);
         let mut losses = Vec::new();
-        let probe = params(2, 0).fit(&data, &mut |step| {
+        let probe = params(2, 0).fit(&data.set(), &mut |step| {
             losses.push(step.loss);
             ControlFlow::Continue(())
         });
@@ -251,7 +215,7 @@ mod tests {
     fn broken_features_are_divergence() {
         let mut data = Halves::new(2);
         data.tokens[[1, 3, 2]] = f32::NAN;
-        let result = params(5, 0).fit(&data, &mut |_| ControlFlow::Continue(()));
+        let result = params(5, 0).fit(&data.set(), &mut |_| ControlFlow::Continue(()));
         assert!(matches!(result, Err(Error::Diverged { step: 1, .. })), "{result:?}");
     }
 

@@ -1,53 +1,16 @@
-//! What probes train on and for how long: images by index, in seeded batches.
+//! How long probes are trained, and on which images when.
 //!
 //! Every epoch is a fresh permutation of all images, cut into batches; the last batch of an epoch may be
-//! smaller. The order depends on the seed, the number of images and the batch size alone, so probes with
-//! the same seed see the same batches whatever they are, alone or in company.
+//! smaller. The order depends on its seed, the number of images and the batch size alone. It is not the seed of a probe's
+//! weights: all probes of a study see the same batches, so that a batch is read once for all of them and differences
+//! between methods are not differences of order.
 
-use std::ops::ControlFlow;
-
-use ndarray::Array3;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::error::{expect_range, expect_shape};
-use crate::{Error, Result};
-
-/// What a probe trains on: images addressed by index.
-pub trait TrainSet: Sync {
-    /// Number of images.
-    fn len(&self) -> usize;
-
-    /// Whether there are no images.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Width `k` of the tokens.
-    fn dim(&self) -> usize;
-
-    /// The patch grid `(gh, gw)`.
-    fn grid(&self) -> (usize, usize);
-
-    /// Size `(h, w)` of the label maps.
-    fn label_size(&self) -> (usize, usize);
-
-    /// Tokens and labels of the given images, in the given order.
-    ///
-    /// # Errors
-    /// Whatever keeps them from being read.
-    fn fetch(&self, indices: &[usize]) -> Result<Batch, Box<dyn std::error::Error + Send + Sync>>;
-}
-
-/// Some images.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Batch {
-    /// `[b, t, k]`, `t = gh·gw` in row-major order of the grid.
-    pub tokens: Array3<f32>,
-    /// `[b, h, w]`; 255, and any label that is not a class, is ignored.
-    pub labels: Array3<u8>,
-}
+use crate::error::expect_range;
+use crate::{BankSet, Error, Result};
 
 /// How a probe is trained. The default is STEGO's configuration (Hamilton et al., 2022): 5000 steps of 16
 /// images, Adam at 5e-3.
@@ -59,13 +22,15 @@ pub struct Schedule {
     pub batch_size: usize,
     /// Adam's learning rate, constant.
     pub learning_rate: f32,
-    /// Seed of the batches and of the initial weights.
-    pub seed: u64,
+    /// Seed of the order of the images.
+    pub order_seed: u64,
+    /// The step before which weights and optimisers are made anew (STEGO's `reset_probe_steps`).
+    pub reset_step: Option<usize>,
 }
 
 impl Default for Schedule {
     fn default() -> Self {
-        Self { steps: 5000, batch_size: 16, learning_rate: 5e-3, seed: 0 }
+        Self { steps: 5000, batch_size: 16, learning_rate: 5e-3, order_seed: 0, reset_step: None }
     }
 }
 
@@ -81,54 +46,32 @@ pub struct Step {
 }
 
 impl Schedule {
-    /// The generator of initial weights, apart from the one that orders the batches.
-    pub(crate) fn weights_rng(&self) -> ChaCha8Rng {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(1);
+    /// The generator of a seed's initial weights, apart from the one that orders the batches; `draw` counts how often they are
+    /// made anew.
+    pub(crate) fn weights_rng(seed: u64, draw: u64) -> ChaCha8Rng {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(1 + draw);
         rng
     }
 
     /// Fails if nothing can be trained on `data` like this.
-    pub(crate) fn check(&self, data: &dyn TrainSet) -> Result<()> {
+    pub(crate) fn check(&self, data: &dyn BankSet) -> Result<()> {
         expect_range(self.batch_size > 0, "batch size", "at least 1", self.batch_size)?;
         let rate = self.learning_rate;
         expect_range(rate.is_finite() && rate > 0.0, "learning rate", "a positive number", rate)?;
-        expect_range(data.dim() > 0, "token dimension", "at least 1", data.dim())?;
+        for dim in data.dims() {
+            expect_range(dim > 0, "token dimension", "at least 1", dim)?;
+        }
         match data.grid() {
             _ if data.is_empty() => Err(Error::Empty("training set")),
             (0, _) | (_, 0) => Err(Error::Empty("patch grid")),
             _ => Ok(()),
         }
     }
-
-    /// Runs all steps: `update` makes one on a batch and returns its loss.
-    pub(crate) fn run(
-        &self,
-        data: &dyn TrainSet,
-        on_step: &mut dyn FnMut(Step) -> ControlFlow<()>,
-        mut update: impl FnMut(&Batch) -> Result<Option<f64>>,
-    ) -> Result<()> {
-        let mut batches = Batches::new(data.len(), self.batch_size, self.seed);
-        for step in 1..=self.steps {
-            let indices = batches.next();
-            let batch = data.fetch(indices).map_err(|source| Error::Fetch { step, source })?;
-            let ((gh, gw), (h, w)) = (data.grid(), data.label_size());
-            expect_shape("tokens", &[indices.len(), gh * gw, data.dim()], batch.tokens.shape())?;
-            expect_shape("labels", &[indices.len(), h, w], batch.labels.shape())?;
-            let loss = update(&batch)?;
-            if let Some(loss) = loss.filter(|loss| !loss.is_finite()) {
-                return Err(Error::Diverged { step, loss });
-            }
-            if on_step(Step { step, steps: self.steps, loss }).is_break() {
-                return Err(Error::Interrupted);
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The endless sequence of batches.
-struct Batches {
+pub(crate) struct Batches {
     order: Vec<usize>,
     next: usize,
     batch_size: usize,
@@ -136,11 +79,11 @@ struct Batches {
 }
 
 impl Batches {
-    fn new(n: usize, batch_size: usize, seed: u64) -> Self {
+    pub(crate) fn new(n: usize, batch_size: usize, seed: u64) -> Self {
         Self { order: (0..n).collect(), next: n, batch_size, rng: ChaCha8Rng::seed_from_u64(seed) }
     }
 
-    fn next(&mut self) -> &[usize] {
+    pub(crate) fn next(&mut self) -> &[usize] {
         if self.next == self.order.len() {
             self.order.shuffle(&mut self.rng);
             self.next = 0;
@@ -153,10 +96,11 @@ impl Batches {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use ndarray::{Array, Axis, s};
+    use ndarray::{Array, Array3, s};
     use rand::Rng;
 
     use super::*;
+    use crate::RowSet;
 
     /// Images whose tokens are noisy copies of one direction per class, on a grid that the classes share in
     /// halves: upper and lower.
@@ -179,33 +123,9 @@ pub(crate) mod tests {
             });
             Self { tokens, labels }
         }
-    }
 
-    impl TrainSet for Halves {
-        fn len(&self) -> usize {
-            self.tokens.dim().0
-        }
-
-        fn dim(&self) -> usize {
-            self.tokens.dim().2
-        }
-
-        fn grid(&self) -> (usize, usize) {
-            (4, 4)
-        }
-
-        fn label_size(&self) -> (usize, usize) {
-            (8, 8)
-        }
-
-        fn fetch(&self, indices: &[usize]) -> Result<Batch, Box<dyn std::error::Error + Send + Sync>> {
-            if indices.contains(&99) {
-                return Err("image 99 is missing".into());
-            }
-            Ok(Batch {
-                tokens: self.tokens.select(Axis(0), indices),
-                labels: self.labels.select(Axis(0), indices),
-            })
+        pub(crate) fn set(&self) -> RowSet<'_> {
+            RowSet { tokens: self.tokens.view(), grid: (4, 4), labels: self.labels.view() }
         }
     }
 
@@ -236,66 +156,23 @@ pub(crate) mod tests {
     #[test]
     fn weights_are_drawn_apart_from_batches_and_follow_the_seed() {
         let draw = |mut rng: ChaCha8Rng| rng.random::<u64>();
-        let weights = |seed| draw(Schedule { seed, ..Schedule::default() }.weights_rng());
-        assert_eq!(weights(3), weights(3));
-        assert_ne!(weights(3), weights(4));
-        assert_ne!(weights(3), draw(ChaCha8Rng::seed_from_u64(3)));
-    }
-
-    fn run(data: &dyn TrainSet, schedule: Schedule, losses: &[Option<f64>]) -> (Vec<Step>, Result<()>) {
-        let (mut seen, mut losses) = (Vec::new(), losses.iter());
-        let mut on_step = |step: Step| {
-            seen.push(step);
-            if step.step == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        let result = schedule.run(data, &mut on_step, |_| Ok(losses.next().copied().flatten()));
-        (seen, result)
-    }
-
-    #[test]
-    fn steps_are_reported_and_can_be_stopped() {
-        let data = Halves::new(5);
-        let schedule = Schedule { steps: 3, ..Schedule::default() };
-        let (seen, result) = run(&data, schedule, &[Some(1.0), None, Some(0.5)]);
-        assert!(result.is_ok());
-        let expected = [(1, Some(1.0)), (2, None), (3, Some(0.5))];
-        assert_eq!(seen, expected.map(|(step, loss)| Step { step, steps: 3, loss }));
-        let (seen, result) = run(&data, Schedule { steps: 9, ..schedule }, &[]);
-        assert!(matches!(result, Err(Error::Interrupted)) && seen.len() == 4);
-    }
-
-    #[test]
-    fn divergence_and_unreadable_images_name_their_step() {
-        let (seen, result) = run(&Halves::new(5), Schedule::default(), &[Some(1.0), Some(f64::NAN)]);
-        assert!(matches!(result, Err(Error::Diverged { step: 2, .. })) && seen.len() == 1);
-        let schedule = Schedule { batch_size: 100, ..Schedule::default() };
-        let (_, result) = run(&Halves::new(100), schedule, &[]);
-        let Err(Error::Fetch { step: 1, source }) = result else { panic!("{result:?}") };
-        assert_eq!(source.to_string(), "image 99 is missing");
-    }
-
-    #[test]
-    fn data_that_lie_about_their_shape_are_refused() {
-        let mut data = Halves::new(5);
-        data.labels = Array3::zeros((5, 8, 7));
-        let (_, result) = run(&data, Schedule::default(), &[]);
-        assert!(matches!(result, Err(Error::Shape { what: "labels", .. })));
-        data = Halves::new(5);
-        data.tokens = Array3::zeros((5, 15, 4));
-        let (_, result) = run(&data, Schedule::default(), &[]);
-        assert!(matches!(result, Err(Error::Shape { what: "tokens", .. })));
+        let weights = |seed, again| draw(Schedule::weights_rng(seed, again));
+        assert_eq!(weights(3, 0), weights(3, 0));
+        assert_ne!(weights(3, 0), weights(4, 0));
+        assert_ne!(weights(3, 0), weights(3, 1));
+        assert_ne!(weights(3, 0), draw(ChaCha8Rng::seed_from_u64(3)));
     }
 
     #[test]
     fn nothing_to_train_on_is_refused() {
         let (data, schedule) = (Halves::new(5), Schedule::default());
-        assert!(schedule.check(&data).is_ok());
-        assert!(matches!(schedule.check(&Halves::new(0)), Err(Error::Empty("training set"))));
+        assert!(schedule.check(&data.set()).is_ok());
+        assert!(matches!(schedule.check(&Halves::new(0).set()), Err(Error::Empty("training set"))));
         for wrong in [0.0, -1.0, f32::NAN, f32::INFINITY] {
             let schedule = Schedule { learning_rate: wrong, ..schedule };
-            assert!(matches!(schedule.check(&data), Err(Error::Range { what: "learning rate", .. })));
+            assert!(matches!(schedule.check(&data.set()), Err(Error::Range { what: "learning rate", .. })));
         }
         let schedule = Schedule { batch_size: 0, ..schedule };
-        assert!(matches!(schedule.check(&data), Err(Error::Range { what: "batch size", .. })));
+        assert!(matches!(schedule.check(&data.set()), Err(Error::Range { what: "batch size", .. })));
     }
 }

@@ -97,12 +97,13 @@ impl PackedLinear {
 
     /// Writes the layer's outputs, `[b, p, to, L]`.
     ///
-    /// * `x`: `[b, p, from, L]` of `shape`.
+    /// * `x`: `[b, p, d, L]` of `shape`. The layer reads the first `from` of a token's `d` numbers, so that features that are
+    ///   prefixes of one another need to lie in memory once.
     ///
     /// # Panics
     /// If the shapes do not fit, or the panels are of another level.
     pub fn forward(&self, x: &[f32], shape: PanelShape, epilogue: Epilogue<'_>, out: &mut [f32]) {
-        assert_eq!((shape.level, shape.dim), (self.level, self.from), "inputs of the layer");
+        assert!(shape.level == self.level && shape.dim >= self.from, "inputs of the layer");
         let out_shape = shape.with_dim(self.to);
         shape.check(x);
         out_shape.check(out);
@@ -225,7 +226,8 @@ fn run_block<S: Simd, const R: usize, const NV: usize, const L: usize>(
         let share = next.len().div_ceil(panels.len());
         for (i, out) in panels.iter_mut().enumerate() {
             let index = first + i;
-            let panel = vectors::<S, NV>(&run.x[(index * from + block.start) * L..][..block.len() * L]);
+            let start = (index * run.shape.dim + block.start) * L;
+            let panel = vectors::<S, NV>(&run.x[start..][..block.len() * L]);
             let out = vectors_mut::<S, NV>(&mut out[(output - run.task.output) * L..][..rows * L]);
             let residual = match epilogue {
                 Epilogue::Add(residual) => &residual[(index * to + output) * L..][..rows * L],

@@ -15,8 +15,9 @@
 mod attention;
 mod layer_norm;
 mod linear;
-mod math;
+pub(crate) mod math;
 mod prefetch;
+mod products;
 mod rope;
 mod tile;
 mod work;
@@ -24,6 +25,7 @@ mod work;
 pub use attention::panel_attention;
 pub use layer_norm::panel_layer_norm;
 pub use linear::{Epilogue, PackedLinear};
+pub use products::panel_products;
 pub use rope::panel_rope;
 pub use work::one_thread;
 

@@ -1,0 +1,495 @@
+//! Cross-entropy of logits that are upsampled bilinearly by whole factors, and its gradient, without an exponential for
+//! every pixel.
+//!
+//! Between four neighbouring tokens a logit is `u = a + b x + c y + d x y`. Along a row of pixels it is linear, so `exp(u)` is
+//! a geometric progression; from row to row its first term and its ratio are progressions as well. A cell of
+//! `s × s` pixels takes four exponentials per class instead of `s²`, and one multiplication per pixel and class.
+//!
+//! The *spans* of an axis are what lies between the centres of neighbouring tokens, and the two half ones beyond the
+//! outermost centres, where the logits stay as they are: `g + 1` for `g` tokens. A vector holds the same column of
+//! neighbouring spans of a row. Numbers are read relative to `M`, the largest logit at the cell's corners. Where logits
+//! fall by so much within a cell that the progression would leave the range of `f32`, the exponentials are taken pixel
+//! by pixel: whether that is so depends on the cell's logits alone.
+//!
+//! The loss is `Σ_pixel w (ln Σ_c exp u_c)`; what is taken away from it, `Σ w u_label`, is linear in the logits, does not
+//! change while they are trained, and is the caller's ([`Spans::label_mass`]).
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use crate::Level;
+use crate::level::mul_add;
+use crate::panels::math::{exp2, ln};
+
+/// Spans are filled up to whole numbers of these: the widest vectors of all levels.
+const WIDEST: usize = 16;
+
+/// A class all of whose corners lie so far below the largest one is nowhere seen in the sum.
+const UNSEEN: f32 = 60.0;
+/// The deepest corner that a progression may start from or arrive at.
+const DEEPEST: f32 = 85.0;
+/// How far the class of the largest corner may fall within a cell, so that every pixel has one that is seen.
+const FALL: f32 = 40.0;
+
+/// How a patch grid and the label map above it are cut into spans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spans {
+    /// `(gh, gw)`.
+    grid: (usize, usize),
+    /// Pixels per token, down and across.
+    factor: (usize, usize),
+}
+
+impl Spans {
+    /// The spans of a grid below a map of `size`; `None` if the sizes are no whole multiples of the grid's.
+    #[must_use]
+    pub fn new(grid: (usize, usize), size: (usize, usize)) -> Option<Self> {
+        let whole = |g: usize, s: usize| g > 0 && s > 0 && s.is_multiple_of(g);
+        let factor = (size.0.checked_div(grid.0)?, size.1.checked_div(grid.1)?);
+        (whole(grid.0, size.0) && whole(grid.1, size.1)).then_some(Self { grid, factor })
+    }
+
+    /// Spans across, filled up to whole vectors.
+    fn across(&self) -> usize {
+        (self.grid.1 + 1).next_multiple_of(WIDEST)
+    }
+
+    /// Numbers of one class in one row of the grid: a repeated first token, the tokens, the last one repeated.
+    #[must_use]
+    pub fn row_len(&self) -> usize {
+        self.across() + WIDEST
+    }
+
+    /// Numbers of a map of `classes` scores per token, `[gh, c, row]`.
+    #[must_use]
+    pub fn scores_len(&self, classes: usize) -> usize {
+        self.grid.0 * classes * self.row_len()
+    }
+
+    /// Numbers of a map of one weight per pixel, `[h, factor, spans]`.
+    #[must_use]
+    pub fn weights_len(&self) -> usize {
+        self.grid.0 * self.factor.0 * self.factor.1 * self.across()
+    }
+
+    /// Where pixel `x` of a row lies among the row's weights.
+    fn weight_at(&self, x: usize) -> usize {
+        let (span, column) = place(x, self.factor.1);
+        column * self.across() + span
+    }
+
+    /// Writes the weights of pixels: `weight_of_label` of every label, 0 for a pixel that does not count.
+    ///
+    /// * `labels`: `[h, w]`; `weights`: [`Spans::weights_len`].
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn pack_weights(&self, labels: &[u8], weight_of_label: &[f32; 256], weights: &mut [f32]) {
+        let (h, w) = (self.grid.0 * self.factor.0, self.grid.1 * self.factor.1);
+        assert!(labels.len() == h * w && weights.len() == self.weights_len(), "labels of {h} x {w}");
+        weights.fill(0.0);
+        let places: Vec<usize> = (0..w).map(|x| self.weight_at(x)).collect();
+        let rows = weights.chunks_exact_mut(self.factor.1 * self.across());
+        for (labels, weights) in labels.chunks_exact(w).zip(rows) {
+            for (&label, &at) in labels.iter().zip(&places) {
+                weights[at] = weight_of_label[usize::from(label)];
+            }
+        }
+    }
+
+    /// Adds up, for every token and class, the weights of the pixels of that class times the token's share in them: the
+    /// upsampling's adjoint, applied to the one-hot labels. `[gh, c, row]`, as the scores.
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn label_mass(&self, labels: &[u8], weight_of_label: &[f32; 256], classes: usize, mass: &mut [f32]) {
+        let ((gh, gw), (sy, sx)) = (self.grid, self.factor);
+        let (w, len) = (gw * sx, self.row_len());
+        assert!(labels.len() == gh * sy * w && mass.len() == self.scores_len(classes), "labels and scores");
+        mass.fill(0.0);
+        let places: Vec<(usize, f32)> = (0..w)
+            .map(|x| {
+                let (span, column) = place(x, sx);
+                (span, share(column, sx))
+            })
+            .collect();
+        let mut line = vec![0.0; classes * len];
+        for (y, labels) in labels.chunks_exact(w).enumerate() {
+            line.fill(0.0);
+            for (&label, &(span, right)) in labels.iter().zip(&places) {
+                let weight = weight_of_label[usize::from(label)];
+                if usize::from(label) < classes && weight != 0.0 {
+                    let at = usize::from(label) * len + span;
+                    line[at] += weight * (1.0 - right);
+                    line[at + 1] += weight * right;
+                }
+            }
+            let (span, row) = place(y, sy);
+            let below = share(row, sy);
+            for (token_row, part) in [(span.saturating_sub(1), 1.0 - below), (span.min(gh - 1), below)] {
+                let to = &mut mass[token_row * classes * len..][..classes * len];
+                to.iter_mut().zip(&line).for_each(|(to, &x)| *to += part * x);
+            }
+        }
+        self.fold(mass);
+    }
+
+    /// Adds what repeated tokens got to the tokens, and clears the former.
+    fn fold(&self, map: &mut [f32]) {
+        let gw = self.grid.1;
+        for row in map.chunks_exact_mut(self.row_len()) {
+            row[1] += row[0];
+            row[gw] += row[gw + 1];
+            row[0] = 0.0;
+            row[gw + 1..].fill(0.0);
+        }
+    }
+
+    /// Where the scores of the tokens of grid row `i` and of class `class` lie in a map, `[gw]`.
+    #[must_use]
+    pub fn tokens(&self, i: usize, class: usize, classes: usize) -> Range<usize> {
+        let start = (i * classes + class) * self.row_len() + 1;
+        start..start + self.grid.1
+    }
+
+    /// Repeats the outermost tokens of a map whose tokens have been written.
+    pub fn repeat_outermost(&self, map: &mut [f32]) {
+        let gw = self.grid.1;
+        for row in map.chunks_exact_mut(self.row_len()) {
+            row[0] = row[1];
+            let last = row[gw];
+            row[gw + 1..].fill(last);
+        }
+    }
+}
+
+/// The span and the place in it of a pixel, at `factor` pixels per token.
+fn place(pixel: usize, factor: usize) -> (usize, usize) {
+    let shifted = pixel + factor - factor / 2;
+    (shifted / factor, shifted % factor)
+}
+
+/// How far a pixel has come from the token before it to the one behind it, in `[0, 1)`.
+fn share(column: usize, factor: usize) -> f32 {
+    let first = if factor.is_multiple_of(2) { 0.5 } else { 0.0 };
+    (column as f32 + first) / factor as f32
+}
+
+/// Buffers of the loss of one image, used again for the next.
+#[derive(Debug, Default)]
+pub struct UpsampledSoftmax {
+    progress: Vec<f32>, // [c, 4, vector]: term, ratio, and the ratios of both from row to row
+    powers: Vec<f32>,   // [c, CHUNK, vector]
+    corners: Vec<f32>,  // [c, 4, vector]: gradients in the upper left, upper right, lower left, lower right token
+}
+
+impl UpsampledSoftmax {
+    /// `Σ_pixel w ln Σ_c exp u_c`, and its gradient in the scores.
+    ///
+    /// * `scores`: `[gh, c, row]`, with the outermost tokens repeated; `weights`: [`Spans::weights_len`].
+    /// * `gradient`: is written, `[gh, c, row]`; zero beyond the tokens.
+    ///
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn run(
+        &mut self,
+        level: Level,
+        spans: Spans,
+        classes: usize,
+        scores: &[f32],
+        weights: &[f32],
+        gradient: &mut [f32],
+    ) -> f64 {
+        let len = spans.scores_len(classes);
+        assert!(classes > 0 && scores.len() == len && gradient.len() == len, "scores of {classes} classes");
+        assert_eq!(weights.len(), spans.weights_len(), "weights of {spans:?}");
+        gradient.fill(0.0);
+        let loss = level.run(Run { buffers: self, spans, classes, scores, weights, gradient: &mut *gradient });
+        spans.fold(gradient);
+        loss
+    }
+}
+
+struct Run<'a> {
+    buffers: &'a mut UpsampledSoftmax,
+    spans: Spans,
+    classes: usize,
+    scores: &'a [f32],
+    weights: &'a [f32],
+    gradient: &'a mut [f32],
+}
+
+impl WithSimd for Run<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f64 {
+        let Spans { grid: (gh, _), factor: (sy, sx) } = self.spans;
+        let (lanes, chunk) = (S::F32_LANES, sx.min(CHUNK));
+        self.buffers.progress.resize(self.classes * 4 * lanes, 0.0);
+        self.buffers.powers.resize(self.classes * chunk * lanes, 0.0);
+        self.buffers.corners.resize(self.classes * 4 * lanes, 0.0);
+        let mut loss = 0.0;
+        for span in 0..=gh {
+            // Pixel rows of the span that exist.
+            let first = (span * sy).saturating_sub(sy - sy / 2);
+            let last = ((span + 1) * sy - (sy - sy / 2)).min(gh * sy);
+            if first == last {
+                continue;
+            }
+            let rows = [span.saturating_sub(1), span.min(gh - 1)];
+            for start in (0..self.spans.across()).step_by(lanes) {
+                let mut cells = Cells {
+                    simd,
+                    spans: self.spans,
+                    classes: self.classes,
+                    rows,
+                    start,
+                    scores: self.scores,
+                    weights: self.weights,
+                    progress: S::as_mut_simd_f32s(&mut self.buffers.progress).0.as_chunks_mut().0,
+                    powers: S::as_mut_simd_f32s(&mut self.buffers.powers).0,
+                    corners: S::as_mut_simd_f32s(&mut self.buffers.corners).0.as_chunks_mut().0,
+                };
+                loss += cells.run(first..last);
+                cells.write(self.gradient);
+            }
+        }
+        loss
+    }
+}
+
+/// Most columns of a span that are worked on at a time: their sums stay in the registers.
+const CHUNK: usize = 8;
+
+/// One vector of neighbouring cells.
+struct Cells<'a, S: Simd> {
+    simd: S,
+    spans: Spans,
+    classes: usize,
+    /// The token rows above and below.
+    rows: [usize; 2],
+    /// The first of the spans across.
+    start: usize,
+    scores: &'a [f32],
+    weights: &'a [f32],
+    progress: &'a mut [[S::f32s; 4]],
+    powers: &'a mut [S::f32s],
+    corners: &'a mut [[S::f32s; 4]],
+}
+
+impl<S: Simd> Cells<'_, S> {
+    /// The logits at the corners of the cells: upper left, upper right, lower left, lower right.
+    #[inline(always)]
+    fn corners_of(&self, class: usize) -> [S::f32s; 4] {
+        let row = |row: usize| &self.scores[(row * self.classes + class) * self.spans.row_len() + self.start..];
+        let [upper, lower] = self.rows.map(row);
+        [upper, &upper[1..], lower, &lower[1..]].map(|from| S::as_simd_f32s(&from[..S::F32_LANES]).0[0])
+    }
+
+    /// Adds the cells' gradient to the tokens at their corners.
+    #[inline(always)]
+    fn write(&self, gradient: &mut [f32]) {
+        for (class, corners) in self.corners.iter().enumerate() {
+            for (i, &corner) in corners.iter().enumerate() {
+                let row = (self.rows[i / 2] * self.classes + class) * self.spans.row_len();
+                let to = &mut gradient[row + self.start + i % 2..][..S::F32_LANES];
+                let to = &mut S::as_mut_simd_f32s(to).0[0];
+                *to = self.simd.add_f32s(*to, corner);
+            }
+        }
+    }
+
+    /// The loss of pixel rows, whose gradient is left in `corners`.
+    #[inline(always)]
+    fn run(&mut self, rows: Range<usize>) -> f64 {
+        let simd = self.simd;
+        self.corners.fill([simd.splat_f32s(0.0); 4]);
+        let (sy, sx) = self.spans.factor;
+        let first = place(rows.start, sy).1;
+        let steady = self.begin(share(first, sy));
+        let (mut loss, mut weight) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
+        for y in rows {
+            let below = share(place(y, sy).1, sy);
+            let mut column = 0;
+            while column < sx {
+                let step = Step { y, below, column };
+                let left = sx - column;
+                let (add, count) = match steady {
+                    Some(_) if left >= 8 => self.columns::<8, true>(step),
+                    Some(_) if left >= 4 => self.columns::<4, true>(step),
+                    Some(_) if left >= 2 => self.columns::<2, true>(step),
+                    Some(_) => self.columns::<1, true>(step),
+                    None => self.columns::<1, false>(step),
+                };
+                loss = simd.add_f32s(loss, add.0);
+                weight = simd.add_f32s(weight, add.1);
+                column += count;
+            }
+            if steady.is_some() {
+                self.next_row();
+            }
+        }
+        let of = |v: S::f32s| {
+            let mut lanes = [0.0_f32; WIDEST];
+            S::as_mut_simd_f32s(&mut lanes[..S::F32_LANES]).0[0] = v;
+            lanes.map(f64::from)
+        };
+        let (loss, weight) = (of(loss), of(weight));
+        let top = steady.map_or([0.0; WIDEST], of);
+        (0..WIDEST).map(|lane| if weight[lane] == 0.0 { 0.0 } else { loss[lane] + weight[lane] * top[lane] }).sum()
+    }
+
+    /// Sets the progressions up for their first row, or returns `None` if they would leave the range of numbers.
+    ///
+    /// Returns the largest corner of each cell, which all exponentials are relative to.
+    #[inline(always)]
+    fn begin(&mut self, below: f32) -> Option<S::f32s> {
+        let simd = self.simd;
+        let splat = |x: f32| simd.splat_f32s(x);
+        let greater = |a, b| simd.select_f32s(simd.greater_than_f32s(b, a), b, a);
+        let less = |a, b| simd.select_f32s(simd.less_than_f32s(b, a), b, a);
+        let (mut top, mut floor) = (splat(f32::NEG_INFINITY), splat(f32::NEG_INFINITY));
+        for class in 0..self.classes {
+            let [a, b, c, d] = self.corners_of(class);
+            top = greater(top, greater(greater(a, b), greater(c, d)));
+            floor = greater(floor, less(less(a, b), less(c, d)));
+        }
+        let one = splat(1.0);
+        let mut steep = simd.greater_than_f32s(simd.sub_f32s(top, floor), splat(FALL));
+        let (sy, sx) = self.spans.factor;
+        let (across, down) = (splat(1.0 / sx as f32), splat(1.0 / sy as f32));
+        let (right, below) = (splat(share(0, sx)), splat(below));
+        let log2_e = splat(std::f32::consts::LOG2_E);
+        for class in 0..self.classes {
+            let corners = self.corners_of(class);
+            let corners = corners.map(|corner| simd.sub_f32s(corner, top));
+            let [a, b, c, d] = corners;
+            let most = greater(greater(a, b), greater(c, d));
+            let least = less(less(a, b), less(c, d));
+            let unseen = simd.less_than_f32s(most, splat(-UNSEEN));
+            let deep = simd.less_than_f32s(least, splat(-DEEPEST));
+            steep = simd.or_m32s(steep, simd.and_m32s(deep, simd.not_m32s(unseen)));
+            // Powers of two are as good as those of e, and cheaper.
+            let [a, b, c, d] = corners.map(|corner| {
+                simd.mul_f32s(simd.select_f32s(unseen, splat(-UNSEEN), corner), log2_e)
+            });
+            let (left, edge) = (simd.sub_f32s(c, a), simd.sub_f32s(d, b));
+            let (from, to) = (mul_add(simd, left, below, a), mul_add(simd, edge, below, b));
+            let slope = simd.sub_f32s(to, from);
+            let twist = simd.sub_f32s(edge, left);
+            self.progress[class] = [
+                exp2(simd, mul_add(simd, slope, right, from)),
+                exp2(simd, simd.mul_f32s(slope, across)),
+                exp2(simd, simd.mul_f32s(mul_add(simd, twist, right, left), down)),
+                exp2(simd, simd.mul_f32s(simd.mul_f32s(twist, across), down)),
+            ];
+        }
+        let flags = simd.select_f32s(steep, one, splat(0.0));
+        (simd.reduce_sum_f32s(flags) == 0.0).then_some(top)
+    }
+
+    /// Moves the progressions to the next row of pixels.
+    #[inline(always)]
+    fn next_row(&mut self) {
+        for progress in self.progress.iter_mut() {
+            progress[0] = self.simd.mul_f32s(progress[0], progress[2]);
+            progress[1] = self.simd.mul_f32s(progress[1], progress[3]);
+        }
+    }
+
+    /// `J` columns of a row: what they add to the loss and to its weight, and their number.
+    #[inline(always)]
+    fn columns<const J: usize, const STEADY: bool>(&mut self, step: Step) -> ((S::f32s, S::f32s), usize) {
+        let (simd, Step { y, below, column }) = (self.simd, step);
+        let splat = |x: f32| simd.splat_f32s(x);
+        let sx = self.spans.factor.1;
+        let mut tops = [splat(0.0); J];
+        let mut sums = [splat(0.0); J];
+        if STEADY {
+            for (progress, powers) in self.progress.iter().zip(self.powers.as_chunks_mut::<J>().0) {
+                // A span's further columns go on where the ones before them ended.
+                let mut term = if column == 0 { progress[0] } else { powers_after(simd, progress, column) };
+                for j in 0..J {
+                    powers[j] = term;
+                    sums[j] = simd.add_f32s(sums[j], term);
+                    term = simd.mul_f32s(term, progress[1]);
+                }
+            }
+        } else {
+            for (j, top) in tops.iter_mut().enumerate() {
+                *top = splat(f32::NEG_INFINITY);
+                for class in 0..self.classes {
+                    let logit = self.logit(class, below, share(column + j, sx));
+                    // NaN is no more than anything; it shows in the sum.
+                    *top = simd.select_f32s(simd.greater_than_f32s(logit, *top), logit, *top);
+                }
+                for class in 0..self.classes {
+                    let logit = self.logit(class, below, share(column + j, sx));
+                    let power = simd.mul_f32s(simd.sub_f32s(logit, *top), splat(std::f32::consts::LOG2_E));
+                    let power = exp2(simd, power);
+                    self.powers[class * J + j] = power;
+                    sums[j] = simd.add_f32s(sums[j], power);
+                }
+            }
+        }
+        let (mut loss, mut total) = (splat(0.0), splat(0.0));
+        let (mut left, mut right) = ([splat(0.0); J], [splat(0.0); J]);
+        let across = self.spans.across();
+        let weights = &self.weights[(y * sx + column) * across + self.start..];
+        for j in 0..J {
+            let weight = S::as_simd_f32s(&weights[j * across..][..S::F32_LANES]).0[0];
+            let log = simd.add_f32s(ln(simd, sums[j]), tops[j]);
+            loss = mul_add(simd, weight, log, loss);
+            total = simd.add_f32s(total, weight);
+            let part = simd.div_f32s(weight, sums[j]);
+            right[j] = simd.mul_f32s(part, splat(share(column + j, sx)));
+            left[j] = simd.sub_f32s(part, right[j]);
+        }
+        let (above, below) = (splat(1.0 - below), splat(below));
+        for (corners, powers) in self.corners.iter_mut().zip(self.powers.as_chunks::<J>().0) {
+            let (mut l, mut r) = (splat(0.0), splat(0.0));
+            for j in 0..J {
+                l = mul_add(simd, powers[j], left[j], l);
+                r = mul_add(simd, powers[j], right[j], r);
+            }
+            corners[0] = mul_add(simd, l, above, corners[0]);
+            corners[1] = mul_add(simd, r, above, corners[1]);
+            corners[2] = mul_add(simd, l, below, corners[2]);
+            corners[3] = mul_add(simd, r, below, corners[3]);
+        }
+        ((loss, total), J)
+    }
+
+    #[inline(always)]
+    fn logit(&self, class: usize, below: f32, right: f32) -> S::f32s {
+        let (simd, [a, b, c, d]) = (self.simd, self.corners_of(class));
+        let blend = |from, to, share: f32| {
+            let near = simd.mul_f32s(from, simd.splat_f32s(1.0 - share));
+            mul_add(simd, to, simd.splat_f32s(share), near)
+        };
+        blend(blend(a, c, below), blend(b, d, below), right)
+    }
+}
+
+/// Where columns begin.
+#[derive(Clone, Copy)]
+struct Step {
+    /// The row of pixels.
+    y: usize,
+    /// How far it has come to the tokens below.
+    below: f32,
+    /// The first column of every span.
+    column: usize,
+}
+
+/// A progression's term after some steps.
+#[inline(always)]
+fn powers_after<S: Simd>(simd: S, progress: &[S::f32s; 4], steps: usize) -> S::f32s {
+    let mut term = progress[0];
+    for _ in 0..steps {
+        term = simd.mul_f32s(term, progress[1]);
+    }
+    term
+}
