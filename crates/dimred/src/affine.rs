@@ -73,6 +73,27 @@ impl Affine {
         }
     }
 
+    /// The map to the first `k` of its numbers, each as it was.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[must_use]
+    pub fn first(&self, k: usize) -> Self {
+        Self { matrix: self.matrix.slice(s![.., ..k]).as_standard_layout().into_owned(), ..self.clone() }
+    }
+
+    /// What is subtracted from a row, `[d]`.
+    #[must_use]
+    pub fn mean(&self) -> &Array1<f32> {
+        &self.mean
+    }
+
+    /// What the difference is multiplied by, `[d, k]`.
+    #[must_use]
+    pub fn matrix(&self) -> &Array2<f32> {
+        &self.matrix
+    }
+
     /// Whether the result of a row depends on the rows beside it.
     #[must_use]
     pub fn is_batch_scaled(&self) -> bool {

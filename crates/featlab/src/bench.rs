@@ -1,14 +1,16 @@
 //! Bench: two labelled caches (one to train on, one to score) and the grid of cells to be run on them.
 //!
 //! A [`Cell`] is one (method, dim, probe, seed). Its key hashes both cache ids, the reducer, the probe's settings and the
-//! protocol, so a cell whose record exists is done. Cells that share a projection run together, and each is recorded
-//! the moment it is scored. `sweep` and `probe` differ only in where their reducers come from.
+//! protocol, so a cell whose record exists is done. All cells that are not done are trained together, in one bank. `sweep` and
+//! `probe` differ only in where their reducers come from.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use dataset::ClassTable;
 use dimred::Reducer;
+use ::probe::{BankCell, CellKind};
 use featcache::Cache;
 use serde::Serialize;
 
@@ -16,12 +18,13 @@ use crate::Context;
 use crate::config::Protocol;
 use crate::exit::{integrity, usage};
 use crate::records::{Records, key_of};
-use crate::stages::features::{Features, Projected};
+use crate::stages::features::Features;
 use crate::stages::probe::{self, Kind, Scored, Settings};
+use crate::stages::sources::{Map, Sources};
 use crate::study::{ClassScore, RunRecord};
 
 /// Raised when the meaning of a run record changes, so that old ones are computed again.
-const RECORD_VERSION: u32 = 1;
+const RECORD_VERSION: u32 = 2;
 
 /// What identifies a fitted reducer: enough to tell two reductions of one cache apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,6 +56,90 @@ pub(crate) struct Bench {
     pub(crate) full_dim: usize,
     pub(crate) protocol: Protocol,
     pub(crate) settings: Settings,
+    /// Bytes of projected training features that are kept in memory; changes no number.
+    pub(crate) memory: usize,
+}
+
+/// A cell without a result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct FailedCell {
+    /// The cell in words.
+    pub(crate) cell: String,
+    /// Why.
+    pub(crate) reason: String,
+}
+
+impl FailedCell {
+    fn new(cell: &Cell, error: &anyhow::Error) -> Self {
+        Self { cell: cell.name(), reason: crate::exit::one_line(error) }
+    }
+}
+
+impl Cell {
+    /// The cell in words.
+    pub(crate) fn name(&self) -> String {
+        let Self { reducer, dim, probe, seed } = self;
+        format!("{} {dim} {} seed {seed}", reducer.method, probe.name())
+    }
+}
+
+/// The reducers that cells need, as sources of a bank, and the cells as the bank knows them.
+#[derive(Default)]
+struct Seen {
+    /// Reducers asked for, with their source and its dimension, or why there is none.
+    reducers: Vec<(ReducerId, Result<Reducer, String>, usize)>,
+    maps: Vec<Map>,
+    cells: Vec<Cell>,
+    bank: Vec<BankCell>,
+}
+
+impl Seen {
+    /// Adds a cell; its reducer is fitted when it is the first to need it, at the most that any cell asks of it.
+    fn add(
+        &mut self,
+        cell: &Cell,
+        all: &[&Cell],
+        fit: &mut impl FnMut(&ReducerId) -> Result<Reducer>,
+        extra_clusters: usize,
+        classes: usize,
+    ) -> Result<()> {
+        let known = self.reducers.iter().position(|(id, ..)| *id == cell.reducer);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let most = all.iter().filter(|c| c.reducer == cell.reducer).map(|c| c.dim).max();
+                let most = most.unwrap_or(cell.dim);
+                let fitted = fit(&cell.reducer).and_then(|reducer| {
+                    let map = match &reducer {
+                        Reducer::Identity(_) => Map::All,
+                        reducer => {
+                            reducer.at(most).map_err(|e| usage(e.to_string()))?;
+                            Map::Affine(reducer.at(reducer.max_dim())?.first(most))
+                        }
+                    };
+                    self.maps.push(map);
+                    Ok(reducer)
+                });
+                let fitted = fitted.map_err(|error| crate::exit::one_line(&error));
+                self.reducers.push((cell.reducer.clone(), fitted, self.maps.len().saturating_sub(1)));
+                self.reducers.len() - 1
+            }
+        };
+        let (_, reducer, source) = &self.reducers[at];
+        let reducer = reducer.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))?;
+        let kind = match cell.probe {
+            Kind::Linear => CellKind::Linear,
+            Kind::Cluster => CellKind::Cluster(classes + extra_clusters),
+        };
+        // Random projections are scaled by 1/√k. Sources are as the widest one is, so that a cell does not depend on the others.
+        let scale = match reducer {
+            Reducer::RandomProjection(_) => (reducer.max_dim() as f64 / cell.dim as f64).sqrt() as f32,
+            _ => 1.0,
+        };
+        self.bank.push(BankCell { source: *source, dim: cell.dim, scale, kind, seed: cell.seed });
+        self.cells.push(cell.clone());
+        Ok(())
+    }
 }
 
 impl Bench {
@@ -85,7 +172,11 @@ impl Bench {
         Ok(pending)
     }
 
-    /// Runs cells, asking `reducer` for each fitted reducer once, and records every result at once.
+    /// Trains and scores cells, asking `reducer` for each fitted reducer once, and records what came of them. Returns the cells
+    /// that failed, with the reason; the others are not held up by them.
+    ///
+    /// # Errors
+    /// If features cannot be read or do not belong together, or on interruption.
     pub(crate) fn run(
         &self,
         cells: &[&Cell],
@@ -93,28 +184,52 @@ impl Bench {
         mut reducer: impl FnMut(&ReducerId) -> Result<Reducer>,
         records: &Records,
         context: &Context,
-    ) -> Result<()> {
+    ) -> Result<Vec<FailedCell>> {
         self.check(train.cache(), val.cache())?;
-        let mut at = 0;
-        let mut fitted: Option<(ReducerId, Reducer)> = None;
-        while at < cells.len() {
-            let first = cells[at];
-            let together =
-                cells[at..].iter().take_while(|c| c.reducer == first.reducer && c.dim == first.dim).count();
-            if fitted.as_ref().is_none_or(|(id, _)| *id != first.reducer) {
-                fitted = Some((first.reducer.clone(), reducer(&first.reducer)?));
+        let started = Instant::now();
+        let mut failures = Vec::new();
+        let mut seen = Seen::default();
+        for &cell in cells {
+            if let Err(error) = seen.add(cell, cells, &mut reducer, self.settings.extra_clusters, self.classes.names.len()) {
+                context.interrupt.check()?;
+                failures.push(FailedCell::new(cell, &error));
             }
-            let map = match &fitted {
-                Some((_, Reducer::Identity(_))) | None => None,
-                Some((_, reducer)) => Some(reducer.at(first.dim).map_err(|e| usage(e.to_string()))?),
-            };
-            let projected = (train.project(map.as_ref())?, val.project(map.as_ref())?);
-            for cell in &cells[at..at + together] {
-                self.run_cell(cell, (&projected.0, &projected.1), records, context)?;
-            }
-            at += together;
         }
-        Ok(())
+        let Seen { maps, cells: found, bank, .. } = seen;
+        if bank.is_empty() {
+            return Ok(failures);
+        }
+        let keys = found.iter().map(|cell| self.key(cell)).collect::<Result<Vec<_>>>()?;
+        let key = key_of(&keys)?;
+        let state = records.bank(&key);
+        let job = probe::Job {
+            cells: &bank,
+            classes: self.classes.names.len(),
+            settings: &self.settings,
+            state: (&state, &key),
+        };
+        let of_train = Sources::new(train, maps.clone(), self.memory);
+        let of_val = Sources::new(val, maps, 0);
+        let scored = job.run((&of_train, &of_val), context)?;
+        let wall_s = started.elapsed().as_secs_f64() / found.len() as f64;
+        for (cell, scored) in found.iter().zip(scored) {
+            match scored {
+                Ok(scored) => {
+                    let record = self.record(cell, &scored, wall_s)?;
+                    records.put(&record, &scored.probe).with_context(|| format!("recording {}", cell.name()))?;
+                    context.reporter.say(format!(
+                        "{:32} mIoU {:5.2} %  accuracy {:5.2} %",
+                        cell.name(),
+                        100.0 * record.miou,
+                        100.0 * record.accuracy,
+                    ));
+                }
+                Err(error) => failures.push(FailedCell::new(cell, &error)),
+            }
+        }
+        // All it was for is recorded.
+        let _ = std::fs::remove_file(state);
+        Ok(failures)
     }
 
     fn check(&self, train: &Cache, val: &Cache) -> Result<()> {
@@ -135,29 +250,7 @@ impl Bench {
         Ok(())
     }
 
-    fn run_cell(
-        &self,
-        cell: &Cell,
-        projected: (&Projected<'_>, &Projected<'_>),
-        records: &Records,
-        context: &Context,
-    ) -> Result<()> {
-        let Cell { reducer, dim, probe, seed } = cell;
-        let what = format!("{} {dim} {} seed {seed}", reducer.method, probe.name());
-        let scored =
-            probe::run(*probe, self.classes.names.len(), &self.settings, *seed, projected, &what, context)?;
-        let record = self.record(cell, &scored)?;
-        records.put(&record, &scored.probe).with_context(|| format!("recording {what}"))?;
-        context.reporter.say(format!(
-            "{what:32} mIoU {:5.2} %  accuracy {:5.2} %  {:.1} s",
-            100.0 * record.miou,
-            100.0 * record.accuracy,
-            record.wall_s
-        ));
-        Ok(())
-    }
-
-    fn record(&self, cell: &Cell, scored: &Scored) -> Result<RunRecord> {
+    fn record(&self, cell: &Cell, scored: &Scored, wall_s: f64) -> Result<RunRecord> {
         let counts = scored.confusion.counts();
         let per_class = (self.classes.names.iter().enumerate())
             .map(|(c, name)| ClassScore {
@@ -184,7 +277,7 @@ impl Bench {
             accuracy: scored.scores.accuracy,
             miou_lo: scored.miou_lo,
             miou_hi: scored.miou_hi,
-            wall_s: scored.wall_s,
+            wall_s,
             per_class,
             class_of_cluster: scored.assignment.as_ref().map(|a| a.class_of_cluster.clone()),
             confusion: counts.outer_iter().map(|row| row.to_vec()).collect(),

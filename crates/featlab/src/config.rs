@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dim::Dim;
 use crate::exit::usage;
+use crate::stages::probe::ClassWeights;
 use crate::toml_file;
 
 /// One sweep, as written in a TOML file.
@@ -188,6 +189,13 @@ pub(crate) struct ProbeConfig {
     pub batch_size: usize,
     /// Adam's learning rate (5e-3).
     pub learning_rate: f32,
+    /// Seed of the order of the images, which all probes of a sweep share (0).
+    pub order_seed: u64,
+    /// Step before which probes and optimisers are made anew (none).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reset_probe_steps: Option<usize>,
+    /// Weight of a pixel of each class in the linear probe's loss: `"none"`, `"balanced"`, or a list of numbers (none).
+    pub class_weights: ClassWeights,
     /// Clusters beyond the number of classes (0).
     pub extra_clusters: usize,
 }
@@ -200,6 +208,9 @@ impl Default for ProbeConfig {
             steps: 5000,
             batch_size: 16,
             learning_rate: 5e-3,
+            order_seed: 0,
+            reset_probe_steps: None,
+            class_weights: ClassWeights::default(),
             extra_clusters: 0,
         }
     }
@@ -280,11 +291,13 @@ pub(crate) struct HowConfig {
     /// Images per shard; default about 32 MiB of tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shard_rows: Option<usize>,
+    /// Memory for projected training features; what does not fit is projected again for each batch.
+    pub memory: String,
 }
 
 impl Default for HowConfig {
     fn default() -> Self {
-        Self { device: "auto".into(), cache: None, shard_rows: None }
+        Self { device: "auto".into(), cache: None, shard_rows: None, memory: "4GB".into() }
     }
 }
 

@@ -5,7 +5,7 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | failed: an input/output error, nothing left to work on |
+//! | 1 | failed: an input/output error, nothing left to work on, or some cells of a sweep without a result (they are listed) |
 //! | 2 | usage or configuration error |
 //! | 3 | done, but inputs were skipped (they are listed) |
 //! | 4 | integrity: cache, checkpoint or configuration do not match, or are damaged |
@@ -61,6 +61,8 @@ pub(crate) enum Status {
     Damaged,
     /// Done, but some inputs were skipped and listed (exit 3).
     Skipped,
+    /// Some of the work failed; the rest is done (exit 1).
+    Incomplete,
 }
 
 impl Status {
@@ -70,6 +72,7 @@ impl Status {
             Self::Done => 0,
             Self::Damaged => 4,
             Self::Skipped => 3,
+            Self::Incomplete => 1,
         }
     }
 }

@@ -90,7 +90,7 @@ fn local_copy(options: &cli::Global) -> anyhow::Result<Option<LocalCopy>> {
 }
 
 /// Reads `50GB`, `512MiB`, `1000000`.
-fn size_bytes(text: &str) -> anyhow::Result<u64> {
+pub(crate) fn size_bytes(text: &str) -> anyhow::Result<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
     let unit: u64 = match text[digits.len()..].trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1,

@@ -64,6 +64,11 @@ impl Records {
         self.0.join(format!("{key}.json"))
     }
 
+    /// Where the state of a bank in training is kept.
+    pub(crate) fn bank(&self, key: &str) -> PathBuf {
+        self.0.join(format!("bank-{key}.safetensors"))
+    }
+
     /// The record of a key, if that run is done. A record that cannot be read counts as absent.
     pub(crate) fn get(&self, key: &str) -> Option<RunRecord> {
         let record: RunRecord = serde_json::from_slice(&fs::read(self.json(key)).ok()?).ok()?;

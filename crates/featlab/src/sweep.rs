@@ -18,7 +18,7 @@ use serde::Serialize;
 use reducers::Reducers;
 
 use crate::Context;
-use crate::bench::{Bench, Cell, ReducerId, publish};
+use crate::bench::{Bench, Cell, FailedCell, ReducerId, publish};
 use crate::config::{Protocol, SweepConfig};
 use crate::exit::{Status, usage};
 use crate::progress::duration;
@@ -40,6 +40,8 @@ pub(crate) struct Sweep {
     device: candle_core::Device,
     /// The same without reductions, of each backbone to compare with.
     others: Vec<Self>,
+    /// Whether this is one of those.
+    is_other: bool,
 }
 
 /// What `--dry-run` prints.
@@ -56,6 +58,8 @@ pub(crate) struct Finished {
     pub(crate) study: Study,
     pub(crate) report: PathBuf,
     pub(crate) status: Status,
+    /// Cells without a result.
+    pub(crate) failures: Vec<FailedCell>,
 }
 
 impl Sweep {
@@ -83,36 +87,52 @@ impl Sweep {
             let mut other = config.clone();
             (other.features.backbone, other.features.compare) = (name.clone(), Vec::new());
             other.reduce.methods = vec!["none".into()];
-            Self::open(other, out.clone()).context("features.compare")
+            let opened = Self::open(other, out.clone()).context("features.compare")?;
+            Ok::<_, anyhow::Error>(Self { is_other: true, ..opened })
         });
         let others = others.collect::<Result<_>>()?;
-        Ok(Self { config, out, train, val, backbone, device, others })
+        Ok(Self { config, out, train, val, backbone, device, others, is_other: false })
     }
 
     /// The runs of a backbone that stands beside another one: features, then probes, what is missing of them.
-    fn runs(&self, records: &Records, context: &Context) -> Result<Vec<RunRecord>> {
+    fn runs(&self, records: &Records, context: &Context) -> Result<(Vec<RunRecord>, Vec<FailedCell>)> {
         let (train_job, val_job) = (self.job(&*self.train, true)?, self.job(&*self.val, false)?);
         let bench = self.bench(&train_job, &val_job)?;
         let cells = self.cells(bench.full_dim)?;
         let (train, _) = self.extract(&train_job, context)?;
         let (val, _) = self.extract(&val_job, context)?;
         let pending = bench.pending(&cells, records)?;
+        let mut failures = Vec::new();
         if !pending.is_empty() {
-            let what = |split: &str| format!("{split} features of {}", self.backbone.name);
-            let features = (
-                Features::load(train.clone(), &what("training"), context)?,
-                Features::load(val, &what("validation"), context)?,
-            );
+            let features = self.load(&train, &val, context)?;
             let reducers = Reducers { sweep: self, cache: &train, context };
-            bench.run(
-                &pending,
-                (&features.0, &features.1),
-                |id| reducers.get(id, &mut None),
-                records,
-                context,
-            )?;
+            failures = self.probes(&bench, &pending, &features, &reducers, records)?;
         }
-        cells.iter().map(|cell| finished(&bench, cell, records)).collect()
+        Ok((recorded(&bench, &cells, records)?, failures))
+    }
+
+    fn load(&self, train: &Cache, val: &Cache, context: &Context) -> Result<(Features, Features)> {
+        let what = |split: &str| match self.is_other {
+            true => format!("{split} features of {}", self.backbone.name),
+            false => format!("{split} features"),
+        };
+        Ok((
+            Features::load(train.clone(), &what("training"), context)?,
+            Features::load(val.clone(), &what("validation"), context)?,
+        ))
+    }
+
+    /// Trains and scores cells on features that have been read; reducers are fitted on the same rows.
+    fn probes(
+        &self,
+        bench: &Bench,
+        pending: &[&Cell],
+        (train, val): &(Features, Features),
+        reducers: &Reducers<'_>,
+        records: &Records,
+    ) -> Result<Vec<FailedCell>> {
+        let mut moments = None;
+        bench.run(pending, (train, val), |id| reducers.get(id, Some(train), &mut moments), records, reducers.context)
     }
 
     fn job<'a>(&'a self, dataset: &'a dyn Dataset, train: bool) -> Result<extract::Job<'a>> {
@@ -178,10 +198,14 @@ impl Sweep {
                 steps: probe.steps,
                 batch_size: probe.batch_size,
                 learning_rate: probe.learning_rate,
+                order_seed: probe.order_seed,
+                reset_step: probe.reset_probe_steps,
+                class_weights: probe.class_weights.clone(),
                 extra_clusters: probe.extra_clusters,
                 hungarian: self.config.eval.hungarian,
                 bootstrap: self.config.eval.bootstrap,
             },
+            memory: usize::try_from(crate::size_bytes(&self.config.how.memory).context("how.memory")?)?,
         })
     }
 
@@ -283,24 +307,13 @@ impl Sweep {
         let records = Records::new(&self.out);
         let pending = bench.pending(&cells, &records)?;
         let reducers = Reducers { sweep: self, cache: &train, context };
-        let mut features = None;
+        let (mut features, mut failures) = (None, Vec::new());
         if !pending.is_empty() {
-            let loaded = (
-                Features::load(train.clone(), "training features", context)?,
-                Features::load(val.clone(), "validation features", context)?,
-            );
-            let mut moments = None;
-            bench.run(
-                &pending,
-                (&loaded.0, &loaded.1),
-                |id| reducers.get(id, &mut moments),
-                &records,
-                context,
-            )?;
+            let loaded = self.load(&train, &val, context)?;
+            failures = self.probes(&bench, &pending, &loaded, &reducers, &records)?;
             features = Some(loaded.1);
         }
-        let mut runs =
-            cells.iter().map(|cell| finished(&bench, cell, &records)).collect::<Result<Vec<_>>>()?;
+        let mut runs = recorded(&bench, &cells, &records)?;
         let gallery = gallery::Job {
             out: &self.out,
             records: &records,
@@ -313,7 +326,9 @@ impl Sweep {
         };
         let gallery = gallery.run(features, &val, context)?;
         for other in &self.others {
-            runs.extend(other.runs(&records, context)?);
+            let (found, failed) = other.runs(&records, context)?;
+            runs.extend(found);
+            failures.extend(failed);
         }
         let study = self.study(&bench, runs, gallery, (&train, &val), &reducers, config_toml)?;
         let report = publish(&study, &self.out)?;
@@ -332,8 +347,15 @@ impl Sweep {
                 duration(started.elapsed().as_secs_f64())
             )
         });
-        let status = if study.skipped.is_empty() { Status::Done } else { Status::Skipped };
-        Ok(Finished { study, report, status })
+        for FailedCell { cell, reason } in &failures {
+            context.reporter.warn(format!("no result for {cell}: {reason}"));
+        }
+        let status = match (failures.is_empty(), study.skipped.is_empty()) {
+            (false, _) => Status::Incomplete,
+            (true, false) => Status::Skipped,
+            (true, true) => Status::Done,
+        };
+        Ok(Finished { study, report, status, failures })
     }
 
     fn announce(&self, context: &Context) {
@@ -430,9 +452,10 @@ impl Sweep {
     }
 }
 
-fn finished(bench: &Bench, cell: &Cell, records: &Records) -> Result<RunRecord> {
-    let key = bench.key(cell)?;
-    records.get(&key).with_context(|| format!("run record {key} vanished while the sweep was running"))
+/// The records of the cells that have one, in order.
+fn recorded(bench: &Bench, cells: &[Cell], records: &Records) -> Result<Vec<RunRecord>> {
+    let keys = cells.iter().map(|cell| bench.key(cell)).collect::<Result<Vec<_>>>()?;
+    Ok(keys.iter().filter_map(|key| records.get(key)).collect())
 }
 
 /// Default output folder of a sweep.

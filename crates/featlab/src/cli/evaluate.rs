@@ -89,6 +89,18 @@ pub struct ProbeArgs {
     /// Adam's learning rate
     #[arg(long, default_value_t = 5e-3)]
     pub learning_rate: f32,
+    /// Seed of the order of the images, which all probes share
+    #[arg(long, default_value_t = 0)]
+    pub order_seed: u64,
+    /// Step before which probes and their optimisers are made anew
+    #[arg(long)]
+    pub reset_probe_steps: Option<usize>,
+    /// Weight of a pixel of each class in the linear probe's loss: none, balanced
+    #[arg(long, default_value = "none")]
+    pub class_weights: String,
+    /// Memory for projected training features; what does not fit is projected again for each batch
+    #[arg(long, default_value = "4GB")]
+    pub memory: String,
     /// Clusters beyond the number of classes
     #[arg(long, default_value_t = 0)]
     pub extra_clusters: usize,

@@ -13,7 +13,7 @@ use crate::dim::Dim;
 use crate::exit::{Status, integrity, usage};
 use crate::records::{Records, check_local};
 use crate::stages::features::Features;
-use crate::stages::probe::{Kind, Settings};
+use crate::stages::probe::{ClassWeights, Kind, Settings};
 use crate::study::Study;
 use crate::sweep::Finished;
 
@@ -27,17 +27,17 @@ pub(crate) fn run(args: ProbeArgs, context: &Context) -> Result<Status> {
     let cells = cells(&args, &id, &reducer)?;
     let records = Records::new(&args.out);
     let pending = bench.pending(&cells, &records)?;
+    let mut failures = Vec::new();
     if pending.is_empty() {
         context.reporter.say(format!("nothing to compute: {} probes are there", cells.len()));
     } else {
         let train = Features::load(train.clone(), "training features", context)?;
         let val = Features::load(val.clone(), "validation features", context)?;
-        bench.run(&pending, (&train, &val), |_| Ok(reducer.clone()), &records, context)?;
+        failures = bench.run(&pending, (&train, &val), |_| Ok(reducer.clone()), &records, context)?;
     }
     let mut runs = Vec::with_capacity(cells.len());
     for cell in &cells {
-        let key = bench.key(cell)?;
-        runs.push(records.get(&key).with_context(|| format!("run record {key} vanished"))?);
+        runs.extend(records.get(&bench.key(cell)?));
     }
     let study = Study {
         name: format!("{} {}", bench.dataset, id.method),
@@ -57,7 +57,7 @@ pub(crate) fn run(args: ProbeArgs, context: &Context) -> Result<Status> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let report = publish(&study, &args.out)?;
-    crate::commands::sweep::print(&Finished { study, report, status: Status::Done }, context)
+    crate::commands::sweep::print(&Finished { study, report, status: Status::Done, failures }, context)
 }
 
 /// The reducer of `--reducer`, known by the hash of its file; or the identity.
@@ -119,10 +119,14 @@ fn bench(args: &ProbeArgs, train: &Cache, val: &Cache) -> Result<Bench> {
             steps: args.steps,
             batch_size: args.batch_size,
             learning_rate: args.learning_rate,
+            order_seed: args.order_seed,
+            reset_step: args.reset_probe_steps,
+            class_weights: ClassWeights::Named(args.class_weights.clone()),
             extra_clusters: args.extra_clusters,
             hungarian: args.hungarian.parse()?,
             bootstrap: 1000,
         },
+        memory: usize::try_from(crate::size_bytes(&args.memory).context("--memory")?)?,
     })
 }
 

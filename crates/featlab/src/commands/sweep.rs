@@ -22,11 +22,12 @@ pub(crate) fn run(args: SweepArgs, context: &Context) -> Result<Status> {
 
 /// Prints the table and where the report is.
 pub(crate) fn print(finished: &Finished, context: &Context) -> Result<Status> {
-    let Finished { study, report, status } = finished;
+    let Finished { study, report, status, failures } = finished;
     let value = json!({
         "name": study.name,
         "report": report,
         "skipped": study.skipped,
+        "failed": failures,
         "notes": study.notes,
         "results": crate::report::summary(study),
     });

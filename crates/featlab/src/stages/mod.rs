@@ -1,10 +1,11 @@
 //! The stages of the line, one file each: artifact in, artifact out.
 //!
-//! `extract` (images → cache) · `features` (cache → memory) · `reduce` (features → reducer file) · `probe`
-//! (features + reducer → one scored probe) · `gallery` (probes → pictures). A stage never calls a later one.
+//! `extract` (images → cache) · `features` (cache → memory) · `reduce` (features → reducer file) · `sources` (features through
+//! reducers) · `probe` (sources → scored probes) · `gallery` (probes → pictures). A stage never calls a later one.
 //! Beside the line: `classify` (class folder → image features) · `attention` (images → attention maps).
 
 pub(crate) mod attention;
+mod bank_file;
 pub(crate) mod classify;
 pub(crate) mod extract;
 pub(crate) mod features;
@@ -12,3 +13,4 @@ pub(crate) mod gallery;
 pub(crate) mod pretrain;
 pub(crate) mod probe;
 pub(crate) mod reduce;
+pub(crate) mod sources;

@@ -1,31 +1,36 @@
-//! Probe: one (method, dim, probe, seed) trained on projected features and scored on others: one row of the results.
+//! Probe: all cells of a study trained in one bank and scored in one pass: rows of the results.
 //!
 //! Predictions at label resolution come from upsampled *scores*; for both probes this equals the original's evaluation,
 //! which upsamples features (a bilinear map commutes with the linear probe, and a positive scale does not move the
 //! cluster probe's argmax). Intervals come from resampling images, with the cluster assignment held fixed.
+//!
+//! A bank in training is written down every so often, so that a kill costs a minute and not the whole bank.
 
-use std::ops::ControlFlow;
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use ndarray::{Array2, Axis};
 use probe::{
-    Assignment, ClusterProbe, ClusterProbeParams, ConfusionMatrix, LinearProbe, LinearProbeParams, Probe,
-    Schedule, Step, TrainSet, bootstrap, hungarian, upsample_argmax,
+    Assignment, Bank, BankCell, BankParams, BankProbe, BankScorer, BankSet, CellKind, ConfusionMatrix, Schedule,
+    bootstrap, hungarian,
 };
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::bank_file;
 use crate::Context;
 use crate::config::Matching;
 use crate::exit::usage;
-use crate::stages::features::Projected;
+use crate::stages::sources::Sources;
 
 /// Images scored at a time (the original's validation batch, which matters only for `scaler = "batch"`).
 const SCORING_BATCH: usize = 8;
 
 /// Confidence of the bootstrap interval.
 const LEVEL: f64 = 0.95;
+
+/// Time between two states of a bank on disk.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
 
 /// Which probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,35 +65,64 @@ pub(crate) struct Settings {
     pub(crate) steps: usize,
     pub(crate) batch_size: usize,
     pub(crate) learning_rate: f32,
+    pub(crate) order_seed: u64,
+    pub(crate) reset_step: Option<usize>,
+    pub(crate) class_weights: ClassWeights,
     pub(crate) extra_clusters: usize,
     pub(crate) hungarian: Matching,
     pub(crate) bootstrap: usize,
 }
 
-/// A trained probe of either kind.
-pub(crate) enum Trained {
-    Linear(LinearProbe),
-    Cluster(ClusterProbe),
+/// How much a pixel of each class counts in the linear probe's loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum ClassWeights {
+    /// `none`: all the same, as published; `balanced`: each class as much as every other, by its pixels in the training split.
+    Named(String),
+    /// One number for each class.
+    Listed(Vec<f32>),
 }
 
-impl Trained {
-    fn as_probe(&self) -> &(dyn Probe + Sync) {
+impl Default for ClassWeights {
+    fn default() -> Self {
+        Self::Named("none".into())
+    }
+}
+
+impl ClassWeights {
+    /// The weights, `[c]`.
+    ///
+    /// # Errors
+    /// A usage error for another name or number of classes.
+    fn of(&self, train: &dyn BankSet, classes: usize) -> Result<Vec<f32>> {
         match self {
-            Self::Linear(probe) => probe,
-            Self::Cluster(probe) => probe,
+            Self::Named(name) if name == "none" => Ok(vec![1.0; classes]),
+            Self::Named(name) if name == "balanced" => Ok(balanced(train, classes)),
+            Self::Named(name) => Err(usage(format!(
+                "class_weights: unknown \"{name}\", expected none, balanced or a list of {classes} numbers"
+            ))),
+            Self::Listed(weights) if weights.len() == classes => Ok(weights.clone()),
+            Self::Listed(weights) => {
+                Err(usage(format!("class_weights has {} numbers for {classes} classes", weights.len())))
+            }
         }
     }
-
-    /// Predicted class or cluster per pixel, `[h, w]`, from the tokens `[t, k]` of one image.
-    pub(crate) fn predict(
-        &self,
-        tokens: ndarray::ArrayView2<'_, f32>,
-        grid: (usize, usize),
-        size: (usize, usize),
-    ) -> Array2<u8> {
-        upsample_argmax(self.as_probe().scores(tokens).view(), grid, size)
-    }
 }
+
+/// `n / (c · n_class)`, which scikit-learn calls balanced; 0 for a class that does not occur.
+fn balanced(train: &dyn BankSet, classes: usize) -> Vec<f32> {
+    let count = |mut counts: Vec<u64>, i: usize| {
+        train.label(i).iter().filter(|&&l| usize::from(l) < classes).for_each(|&l| counts[usize::from(l)] += 1);
+        counts
+    };
+    let counts = (0..train.len()).fold(vec![0_u64; classes], count);
+    let (total, present) = (counts.iter().sum::<u64>(), counts.iter().filter(|&&n| n > 0).count());
+    let weight = |&n: &u64| if n == 0 { 0.0 } else { (total as f64 / (present as f64 * n as f64)) as f32 };
+    counts.iter().map(weight).collect()
+}
+
+/// A trained probe of either kind.
+pub(crate) type Trained = BankProbe;
 
 /// What one cell of a sweep found.
 pub(crate) struct Scored {
@@ -99,107 +133,149 @@ pub(crate) struct Scored {
     pub(crate) scores: probe::Scores,
     pub(crate) miou_lo: f64,
     pub(crate) miou_hi: f64,
-    pub(crate) wall_s: f64,
 }
 
-/// Trains one probe on `train` and scores it on `val`.
-///
-/// # Errors
-/// If training diverges or data do not fit together, or on interruption.
-pub(crate) fn run(
-    kind: Kind,
-    classes: usize,
-    settings: &Settings,
-    seed: u64,
-    (train, val): (&Projected<'_>, &Projected<'_>),
-    what: &str,
-    context: &Context,
-) -> Result<Scored> {
-    let started = Instant::now();
-    let probe = fit(kind, classes, settings, seed, train, what, context)?;
-    let outputs = probe.as_probe().outputs();
-    let per_image = confusions(&probe, val, classes, outputs, context)?;
-    let confusion = total(&per_image, classes, outputs);
-    let assignment = match (kind, settings.hungarian) {
-        (Kind::Linear, _) => None,
-        (Kind::Cluster, Matching::Eval) => Some(hungarian(&confusion)),
-        (Kind::Cluster, Matching::Train) => {
-            Some(hungarian(&total(&confusions(&probe, train, classes, outputs, context)?, classes, outputs)))
+/// What is trained and scored together.
+pub(crate) struct Job<'a> {
+    pub(crate) cells: &'a [BankCell],
+    pub(crate) classes: usize,
+    pub(crate) settings: &'a Settings,
+    /// Where the state of the training is kept, and the key that it must carry.
+    pub(crate) state: (&'a Path, &'a str),
+}
+
+impl Job<'_> {
+    /// Trains all cells on `train` and scores them on `val`. A cell that failed has an error of its own.
+    ///
+    /// # Errors
+    /// If data cannot be read or do not fit together, or on interruption.
+    pub(crate) fn run(
+        &self,
+        (train, val): (&Sources<'_>, &Sources<'_>),
+        context: &Context,
+    ) -> Result<Vec<Result<Scored>>> {
+        let trained = self.train(train, context)?;
+        let sound = |keep: fn(CellKind) -> bool| -> Vec<(usize, &BankProbe)> {
+            let probes = trained.iter().enumerate().filter_map(|(i, probe)| Some((i, probe.as_ref().ok()?)));
+            probes.filter(|&(i, _)| keep(self.cells[i].kind)).collect()
+        };
+        let mut scored = vec![None; trained.len()];
+        for (i, images) in self.score(&sound(|_| true), val, "score", context)? {
+            scored[i] = Some(images);
         }
-    };
-    let scores_of = |counts: &ConfusionMatrix| match &assignment {
-        Some(assignment) => counts.matched(assignment).scores(),
-        None => counts.scores(),
-    };
-    let scores = scores_of(&confusion);
-    let interval = bootstrap(
-        &by_image(per_image, val),
-        |counts| scores_of(counts).mean_iou,
-        settings.bootstrap,
-        LEVEL,
-        seed,
-    );
-    let wall_s = started.elapsed().as_secs_f64();
-    Ok(Scored { probe, confusion, assignment, scores, miou_lo: interval.lo, miou_hi: interval.hi, wall_s })
-}
-
-fn fit(
-    kind: Kind,
-    classes: usize,
-    settings: &Settings,
-    seed: u64,
-    train: &Projected<'_>,
-    what: &str,
-    context: &Context,
-) -> Result<Trained> {
-    let Settings { steps, batch_size, learning_rate, .. } = *settings;
-    let schedule = Schedule { steps, batch_size, learning_rate, seed };
-    let progress = context.reporter.start(what, steps as u64, "steps");
-    let mut on_step = |_: Step| {
-        progress.tick(1);
-        if context.interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let fitted = match kind {
-        Kind::Linear => LinearProbeParams { classes, schedule }.fit(train, &mut on_step).map(Trained::Linear),
-        Kind::Cluster => {
-            let clusters = classes + settings.extra_clusters;
-            ClusterProbeParams { clusters, schedule }.fit(train, &mut on_step).map(Trained::Cluster)
+        let mut matching = vec![None; trained.len()];
+        if self.settings.hungarian == Matching::Train {
+            let clusters = sound(|kind| kind != CellKind::Linear);
+            for (i, images) in self.score(&clusters, train, "match on train", context)? {
+                matching[i] = Some(total(&images));
+            }
         }
-    };
-    drop(progress);
-    context.interrupt.check()?;
-    fitted.with_context(|| format!("training {what}"))
-}
-
-/// One confusion matrix per image, in image order.
-fn confusions(
-    probe: &Trained,
-    data: &Projected<'_>,
-    classes: usize,
-    outputs: usize,
-    context: &Context,
-) -> Result<Vec<ConfusionMatrix>> {
-    let (grid, size) = (data.grid(), data.label_size());
-    let mut all = Vec::with_capacity(data.len());
-    for from in (0..data.len()).step_by(SCORING_BATCH) {
-        context.interrupt.check()?;
-        let to = (from + SCORING_BATCH).min(data.len());
-        let batch = data.consecutive(from, to)?; // [b, t, k]
-        let counted: Vec<_> = (batch.axis_iter(Axis(0)).into_par_iter().enumerate())
-            .map(|(b, tokens)| {
-                let predicted = probe.predict(tokens, grid, size);
-                let mut counts = ConfusionMatrix::new(classes, outputs);
-                counts.add(data.label(from + b), predicted.view()).map(|()| counts)
-            })
-            .collect::<probe::Result<_>>()
-            .map_err(|e| anyhow!(e))?;
-        all.extend(counted);
+        let parts: Vec<_> = trained.into_iter().zip(scored).zip(matching).collect();
+        let finish = |(&cell, ((probe, images), matching)): (&BankCell, ((_, Option<Vec<_>>), _))| {
+            let probe: BankProbe = Result::<_, probe::Error>::map_err(probe, anyhow::Error::from)?;
+            let images = images.context("a trained probe is scored")?;
+            Ok(self.scored(cell, probe, by_image(images, val), matching))
+        };
+        Ok(self.cells.par_iter().zip(parts).map(finish).collect())
     }
-    Ok(all)
+
+    fn train(&self, train: &Sources<'_>, context: &Context) -> Result<Vec<probe::Result<BankProbe>>> {
+        let Settings { steps, batch_size, learning_rate, order_seed, reset_step, .. } = *self.settings;
+        let schedule = Schedule { steps, batch_size, learning_rate, order_seed, reset_step };
+        let class_weights = self.settings.class_weights.of(train, self.classes)?;
+        let mut bank = Bank::new(BankParams { schedule, class_weights }, train, self.cells)?;
+        let (path, key) = self.state;
+        if let Some(state) = bank_file::read(path, key)
+            && bank.restore(&state).is_ok()
+            && bank.step() > 0
+        {
+            context.reporter.say(format!("goes on at step {} of {steps} of the probes' training", bank.step()));
+        }
+        let what = format!("train {} probes", self.cells.len());
+        let progress = context.reporter.start(&what, (steps - bank.step()) as u64, "steps");
+        let mut saved = Instant::now();
+        while bank.step() < steps && bank.is_alive() {
+            let interrupted = context.interrupt.requested();
+            if interrupted || saved.elapsed() > SAVE_EVERY {
+                bank_file::write(path, key, &bank.state())?;
+                saved = Instant::now();
+            }
+            if interrupted {
+                break;
+            }
+            bank.advance().context("training probes")?;
+            progress.tick(1);
+        }
+        drop(progress);
+        context.interrupt.check()?;
+        Ok(bank.finish())
+    }
+
+    /// One confusion matrix per image for each of some cells, in image order.
+    fn score(
+        &self,
+        probes: &[(usize, &BankProbe)],
+        data: &Sources<'_>,
+        what: &str,
+        context: &Context,
+    ) -> Result<Vec<(usize, Vec<ConfusionMatrix>)>> {
+        let cells: Vec<_> = probes.iter().map(|&(i, probe)| (self.cells[i], probe)).collect();
+        let scorer = BankScorer::new(&cells, self.classes);
+        let mut all: Vec<(usize, Vec<ConfusionMatrix>)> =
+            probes.iter().map(|&(i, _)| (i, Vec::with_capacity(data.len()))).collect();
+        let progress = context.reporter.start(what, data.len() as u64, "images");
+        for from in (0..data.len()).step_by(SCORING_BATCH) {
+            context.interrupt.check()?;
+            let indices: Vec<usize> = (from..(from + SCORING_BATCH).min(data.len())).collect();
+            let batch = data.batch(&indices).map_err(|e| anyhow!(e))?;
+            let image = |place: usize| -> Result<Vec<ConfusionMatrix>> {
+                let mut counts: Vec<_> = cells
+                    .iter()
+                    .map(|(_, probe)| ConfusionMatrix::new(self.classes, probe::Probe::outputs(*probe)))
+                    .collect();
+                let truth = data.label(indices[place]);
+                let mut failed = None;
+                let mut visit = |cell: usize, predicted: ndarray::Array2<u8>| {
+                    failed = counts[cell].add(truth, predicted.view()).err().or(failed.take());
+                };
+                scorer.image(data, &*batch, place, &mut visit).map_err(|e| anyhow!(e))?;
+                failed.map_or(Ok(counts), |error| Err(error.into()))
+            };
+            let images: Vec<_> = (0..indices.len()).into_par_iter().map(image).collect::<Result<_>>()?;
+            for counts in images {
+                all.iter_mut().zip(counts).for_each(|((_, all), counts)| all.push(counts));
+                progress.tick(1);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Scores and interval from the counts of every image.
+    fn scored(
+        &self,
+        cell: BankCell,
+        probe: BankProbe,
+        per_image: Vec<ConfusionMatrix>,
+        matching: Option<ConfusionMatrix>,
+    ) -> Scored {
+        let confusion = total(&per_image);
+        let assignment = match cell.kind {
+            CellKind::Linear => None,
+            CellKind::Cluster(_) => Some(hungarian(matching.as_ref().unwrap_or(&confusion))),
+        };
+        let scores_of = |counts: &ConfusionMatrix| match &assignment {
+            Some(assignment) => counts.matched(assignment).scores(),
+            None => counts.scores(),
+        };
+        let scores = scores_of(&confusion);
+        let interval =
+            bootstrap(&per_image, |counts| scores_of(counts).mean_iou, self.settings.bootstrap, LEVEL, cell.seed);
+        Scored { probe, confusion, assignment, scores, miou_lo: interval.lo, miou_hi: interval.hi }
+    }
 }
 
 /// Rows (crops) of one image together: resampling is over images, and crops of one overlap.
-fn by_image(rows: Vec<ConfusionMatrix>, data: &Projected<'_>) -> Vec<ConfusionMatrix> {
+fn by_image(rows: Vec<ConfusionMatrix>, data: &Sources<'_>) -> Vec<ConfusionMatrix> {
     let mut images: Vec<ConfusionMatrix> = Vec::with_capacity(rows.len());
     for (i, row) in rows.into_iter().enumerate() {
         match images.last_mut() {
@@ -210,8 +286,8 @@ fn by_image(rows: Vec<ConfusionMatrix>, data: &Projected<'_>) -> Vec<ConfusionMa
     images
 }
 
-fn total(per_image: &[ConfusionMatrix], classes: usize, outputs: usize) -> ConfusionMatrix {
-    let mut sum = ConfusionMatrix::new(classes, outputs);
-    per_image.iter().for_each(|counts| sum.merge(counts));
+fn total(per_image: &[ConfusionMatrix]) -> ConfusionMatrix {
+    let mut sum = per_image[0].clone();
+    per_image[1..].iter().for_each(|counts| sum.merge(counts));
     sum
 }

@@ -25,7 +25,7 @@ pub(crate) struct Job {
 
 impl Job {
     /// Whether the fit depends on the data at all.
-    fn needs_moments(&self) -> bool {
+    pub(crate) fn needs_moments(&self) -> bool {
         match self.method.as_str() {
             "none" => false,
             "pca" => true,

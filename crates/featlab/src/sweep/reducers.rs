@@ -11,6 +11,7 @@ use crate::Context;
 use crate::bench::ReducerId;
 use crate::exit::usage;
 use crate::records::{key_of, write_atomically};
+use crate::stages::features::Features;
 use crate::stages::reduce;
 
 /// Reducers fitted on the training cache, kept as files below `projections/`.
@@ -26,8 +27,14 @@ impl Reducers<'_> {
         Ok(self.sweep.out.join("projections").join(format!("{}-{key}.safetensors", id.method)))
     }
 
-    /// The reducer of an id: read from its file, or fitted and written there.
-    pub(super) fn get(&self, id: &ReducerId, moments: &mut Option<Moments>) -> Result<Reducer> {
+    /// The reducer of an id: read from its file, or fitted and written there. Features that are in memory are not read again
+    /// for the moments.
+    pub(super) fn get(
+        &self,
+        id: &ReducerId,
+        features: Option<&Features>,
+        moments: &mut Option<Moments>,
+    ) -> Result<Reducer> {
         let path = self.path(id)?;
         if path.exists() {
             return Reducer::load(&path)
@@ -36,11 +43,11 @@ impl Reducers<'_> {
         let scaler: Scaler = self.sweep.config.reduce.scaler.parse().map_err(|e| usage(format!("{e}")))?;
         let seed = self.seed(id);
         let max_dim = self.cache.layout().dim;
-        let reducer = reduce::Job { method: id.method.clone(), scaler, seed, max_dim }.fit(
-            self.cache,
-            moments,
-            self.context,
-        )?;
+        let job = reduce::Job { method: id.method.clone(), scaler, seed, max_dim };
+        if let (true, None, Some(features)) = (job.needs_moments(), &moments, features) {
+            *moments = Some(features.moments(self.context)?);
+        }
+        let reducer = job.fit(self.cache, moments, self.context)?;
         if !matches!(reducer, Reducer::Identity(_)) {
             write_atomically(&path, &reducer.to_bytes(&reduce::Job::provenance(self.cache))?)?;
         }
@@ -58,7 +65,7 @@ impl Reducers<'_> {
         if !self.sweep.config.reduce.methods.iter().any(|m| m == "pca") {
             return Ok(None);
         }
-        match self.get(&self.sweep.reducer_id("pca", 0), &mut None)? {
+        match self.get(&self.sweep.reducer_id("pca", 0), None, &mut None)? {
             Reducer::Pca(pca) => Ok(Some(pca)),
             _ => Ok(None),
         }

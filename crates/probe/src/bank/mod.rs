@@ -21,13 +21,13 @@ pub use state::BankState;
 
 use std::ops::ControlFlow;
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
 use crate::cluster_loss::through_unit_rows;
 use crate::error::expect_range;
 use crate::schedule::Batches;
-use crate::{Adam, ClusterProbe, Error, LinearProbe, Result, Schedule, Step};
+use crate::{Adam, ClusterProbe, Error, LinearProbe, Probe, Result, Schedule, Step, upsample_argmax};
 use group::{Group, Sums, Worker};
 use labels::Labels;
 
@@ -62,6 +62,32 @@ pub enum BankProbe {
     Linear(LinearProbe),
     /// Centres.
     Cluster(ClusterProbe),
+}
+
+impl Probe for BankProbe {
+    fn outputs(&self) -> usize {
+        match self {
+            Self::Linear(probe) => probe.outputs(),
+            Self::Cluster(probe) => probe.outputs(),
+        }
+    }
+
+    fn scores(&self, tokens: ArrayView2<'_, f32>) -> Array2<f32> {
+        match self {
+            Self::Linear(probe) => probe.scores(tokens),
+            Self::Cluster(probe) => probe.scores(tokens),
+        }
+    }
+}
+
+impl BankProbe {
+    /// Predicted class or cluster per pixel, `[h, w]`, from the tokens `[t, k]` of one image.
+    ///
+    /// # Panics
+    /// As [`upsample_argmax`] and [`Probe::scores`].
+    pub fn predict(&self, tokens: ArrayView2<'_, f32>, grid: (usize, usize), size: (usize, usize)) -> Array2<u8> {
+        upsample_argmax(self.scores(tokens).view(), grid, size)
+    }
 }
 
 /// How a bank is trained.
