@@ -283,9 +283,12 @@ impl<S: Simd> Cells<'_, S> {
     /// The logits at the corners of the cells: upper left, upper right, lower left, lower right.
     #[inline(always)]
     fn corners_of(&self, class: usize) -> [S::f32s; 4] {
-        let row = |row: usize| &self.scores[(row * self.classes + class) * self.spans.row_len() + self.start..];
-        let [upper, lower] = self.rows.map(row);
-        [upper, &upper[1..], lower, &lower[1..]].map(|from| S::as_simd_f32s(&from[..S::F32_LANES]).0[0])
+        let mut corners = [self.simd.splat_f32s(0.0); 4];
+        for i in 0..4 {
+            let row = (self.rows[i / 2] * self.classes + class) * self.spans.row_len();
+            corners[i] = load::<S>(&self.scores[row + self.start + i % 2..]);
+        }
+        corners
     }
 
     /// Adds the cells' gradient to the tokens at their corners.
@@ -331,14 +334,18 @@ impl<S: Simd> Cells<'_, S> {
                 self.next_row();
             }
         }
-        let of = |v: S::f32s| {
-            let mut lanes = [0.0_f32; WIDEST];
-            S::as_mut_simd_f32s(&mut lanes[..S::F32_LANES]).0[0] = v;
-            lanes.map(f64::from)
+        let (loss, weight) = (lanes_of::<S>(loss), lanes_of::<S>(weight));
+        let top = match steady {
+            Some(top) => lanes_of::<S>(top),
+            None => [0.0; WIDEST],
         };
-        let (loss, weight) = (of(loss), of(weight));
-        let top = steady.map_or([0.0; WIDEST], of);
-        (0..WIDEST).map(|lane| if weight[lane] == 0.0 { 0.0 } else { loss[lane] + weight[lane] * top[lane] }).sum()
+        let mut sum = 0.0;
+        for lane in 0..WIDEST {
+            if weight[lane] != 0.0 {
+                sum += loss[lane] + weight[lane] * top[lane];
+            }
+        }
+        sum
     }
 
     /// Sets the progressions up for their first row, or returns `None` if they would leave the range of numbers.
@@ -347,34 +354,33 @@ impl<S: Simd> Cells<'_, S> {
     #[inline(always)]
     fn begin(&mut self, below: f32) -> Option<S::f32s> {
         let simd = self.simd;
-        let splat = |x: f32| simd.splat_f32s(x);
-        let greater = |a, b| simd.select_f32s(simd.greater_than_f32s(b, a), b, a);
-        let less = |a, b| simd.select_f32s(simd.less_than_f32s(b, a), b, a);
-        let (mut top, mut floor) = (splat(f32::NEG_INFINITY), splat(f32::NEG_INFINITY));
+        let least_of_all = simd.splat_f32s(f32::NEG_INFINITY);
+        let (mut top, mut floor) = (least_of_all, least_of_all);
         for class in 0..self.classes {
-            let [a, b, c, d] = self.corners_of(class);
-            top = greater(top, greater(greater(a, b), greater(c, d)));
-            floor = greater(floor, less(less(a, b), less(c, d)));
+            let (least, most) = extremes(simd, self.corners_of(class));
+            top = greater(simd, top, most);
+            floor = greater(simd, floor, least);
         }
-        let one = splat(1.0);
-        let mut steep = simd.greater_than_f32s(simd.sub_f32s(top, floor), splat(FALL));
+        let mut steep = simd.greater_than_f32s(simd.sub_f32s(top, floor), simd.splat_f32s(FALL));
         let (sy, sx) = self.spans.factor;
-        let (across, down) = (splat(1.0 / sx as f32), splat(1.0 / sy as f32));
-        let (right, below) = (splat(share(0, sx)), splat(below));
-        let log2_e = splat(std::f32::consts::LOG2_E);
+        let (across, down) = (simd.splat_f32s(1.0 / sx as f32), simd.splat_f32s(1.0 / sy as f32));
+        let (right, below) = (simd.splat_f32s(share(0, sx)), simd.splat_f32s(below));
+        let log2_e = simd.splat_f32s(std::f32::consts::LOG2_E);
+        let (unseen_at, deep_at) = (simd.splat_f32s(-UNSEEN), simd.splat_f32s(-DEEPEST));
         for class in 0..self.classes {
-            let corners = self.corners_of(class);
-            let corners = corners.map(|corner| simd.sub_f32s(corner, top));
-            let [a, b, c, d] = corners;
-            let most = greater(greater(a, b), greater(c, d));
-            let least = less(less(a, b), less(c, d));
-            let unseen = simd.less_than_f32s(most, splat(-UNSEEN));
-            let deep = simd.less_than_f32s(least, splat(-DEEPEST));
+            let mut corners = self.corners_of(class);
+            for corner in &mut corners {
+                *corner = simd.sub_f32s(*corner, top);
+            }
+            let (least, most) = extremes(simd, corners);
+            let unseen = simd.less_than_f32s(most, unseen_at);
+            let deep = simd.less_than_f32s(least, deep_at);
             steep = simd.or_m32s(steep, simd.and_m32s(deep, simd.not_m32s(unseen)));
             // Powers of two are as good as those of e, and cheaper.
-            let [a, b, c, d] = corners.map(|corner| {
-                simd.mul_f32s(simd.select_f32s(unseen, splat(-UNSEEN), corner), log2_e)
-            });
+            for corner in &mut corners {
+                *corner = simd.mul_f32s(simd.select_f32s(unseen, unseen_at, *corner), log2_e);
+            }
+            let [a, b, c, d] = corners;
             let (left, edge) = (simd.sub_f32s(c, a), simd.sub_f32s(d, b));
             let (from, to) = (mul_add(simd, left, below, a), mul_add(simd, edge, below, b));
             let slope = simd.sub_f32s(to, from);
@@ -386,8 +392,8 @@ impl<S: Simd> Cells<'_, S> {
                 exp2(simd, simd.mul_f32s(simd.mul_f32s(twist, across), down)),
             ];
         }
-        let flags = simd.select_f32s(steep, one, splat(0.0));
-        (simd.reduce_sum_f32s(flags) == 0.0).then_some(top)
+        let flags = simd.select_f32s(steep, simd.splat_f32s(1.0), simd.splat_f32s(0.0));
+        if simd.reduce_sum_f32s(flags) == 0.0 { Some(top) } else { None }
     }
 
     /// Moves the progressions to the next row of pixels.
@@ -403,10 +409,10 @@ impl<S: Simd> Cells<'_, S> {
     #[inline(always)]
     fn columns<const J: usize, const STEADY: bool>(&mut self, step: Step) -> ((S::f32s, S::f32s), usize) {
         let (simd, Step { y, below, column }) = (self.simd, step);
-        let splat = |x: f32| simd.splat_f32s(x);
+        let zero = simd.splat_f32s(0.0);
         let sx = self.spans.factor.1;
-        let mut tops = [splat(0.0); J];
-        let mut sums = [splat(0.0); J];
+        let mut tops = [zero; J];
+        let mut sums = [zero; J];
         if STEADY {
             for (progress, powers) in self.progress.iter().zip(self.powers.as_chunks_mut::<J>().0) {
                 // A span's further columns go on where the ones before them ended.
@@ -419,7 +425,7 @@ impl<S: Simd> Cells<'_, S> {
             }
         } else {
             for (j, top) in tops.iter_mut().enumerate() {
-                *top = splat(f32::NEG_INFINITY);
+                *top = simd.splat_f32s(f32::NEG_INFINITY);
                 for class in 0..self.classes {
                     let logit = self.logit(class, below, share(column + j, sx));
                     // NaN is no more than anything; it shows in the sum.
@@ -427,29 +433,30 @@ impl<S: Simd> Cells<'_, S> {
                 }
                 for class in 0..self.classes {
                     let logit = self.logit(class, below, share(column + j, sx));
-                    let power = simd.mul_f32s(simd.sub_f32s(logit, *top), splat(std::f32::consts::LOG2_E));
+                    let log2_e = simd.splat_f32s(std::f32::consts::LOG2_E);
+                    let power = simd.mul_f32s(simd.sub_f32s(logit, *top), log2_e);
                     let power = exp2(simd, power);
                     self.powers[class * J + j] = power;
                     sums[j] = simd.add_f32s(sums[j], power);
                 }
             }
         }
-        let (mut loss, mut total) = (splat(0.0), splat(0.0));
-        let (mut left, mut right) = ([splat(0.0); J], [splat(0.0); J]);
+        let (mut loss, mut total) = (zero, zero);
+        let (mut left, mut right) = ([zero; J], [zero; J]);
         let across = self.spans.across();
         let weights = &self.weights[(y * sx + column) * across + self.start..];
         for j in 0..J {
-            let weight = S::as_simd_f32s(&weights[j * across..][..S::F32_LANES]).0[0];
+            let weight = load::<S>(&weights[j * across..]);
             let log = simd.add_f32s(ln(simd, sums[j]), tops[j]);
             loss = mul_add(simd, weight, log, loss);
             total = simd.add_f32s(total, weight);
             let part = simd.div_f32s(weight, sums[j]);
-            right[j] = simd.mul_f32s(part, splat(share(column + j, sx)));
+            right[j] = simd.mul_f32s(part, simd.splat_f32s(share(column + j, sx)));
             left[j] = simd.sub_f32s(part, right[j]);
         }
-        let (above, below) = (splat(1.0 - below), splat(below));
+        let (above, below) = (simd.splat_f32s(1.0 - below), simd.splat_f32s(below));
         for (corners, powers) in self.corners.iter_mut().zip(self.powers.as_chunks::<J>().0) {
-            let (mut l, mut r) = (splat(0.0), splat(0.0));
+            let (mut l, mut r) = (zero, zero);
             for j in 0..J {
                 l = mul_add(simd, powers[j], left[j], l);
                 r = mul_add(simd, powers[j], right[j], r);
@@ -465,12 +472,49 @@ impl<S: Simd> Cells<'_, S> {
     #[inline(always)]
     fn logit(&self, class: usize, below: f32, right: f32) -> S::f32s {
         let (simd, [a, b, c, d]) = (self.simd, self.corners_of(class));
-        let blend = |from, to, share: f32| {
-            let near = simd.mul_f32s(from, simd.splat_f32s(1.0 - share));
-            mul_add(simd, to, simd.splat_f32s(share), near)
-        };
-        blend(blend(a, c, below), blend(b, d, below), right)
+        let (from, to) = (blend(simd, a, c, below), blend(simd, b, d, below));
+        blend(simd, from, to, right)
     }
+}
+
+/// What lies between two numbers.
+#[inline(always)]
+fn blend<S: Simd>(simd: S, from: S::f32s, to: S::f32s, share: f32) -> S::f32s {
+    let near = simd.mul_f32s(from, simd.splat_f32s(1.0 - share));
+    mul_add(simd, to, simd.splat_f32s(share), near)
+}
+
+/// The larger number; the first one if one of them is NaN.
+#[inline(always)]
+fn greater<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
+    simd.select_f32s(simd.greater_than_f32s(b, a), b, a)
+}
+
+/// The smallest and the largest of four.
+#[inline(always)]
+fn extremes<S: Simd>(simd: S, corners: [S::f32s; 4]) -> (S::f32s, S::f32s) {
+    let (mut least, mut most) = (corners[0], corners[0]);
+    for i in 1..4 {
+        least = simd.select_f32s(simd.less_than_f32s(corners[i], least), corners[i], least);
+        most = greater(simd, most, corners[i]);
+    }
+    (least, most)
+}
+
+#[inline(always)]
+fn load<S: Simd>(numbers: &[f32]) -> S::f32s {
+    S::as_simd_f32s(&numbers[..S::F32_LANES]).0[0]
+}
+
+#[inline(always)]
+fn lanes_of<S: Simd>(vector: S::f32s) -> [f64; WIDEST] {
+    let mut lanes = [0.0_f32; WIDEST];
+    S::as_mut_simd_f32s(&mut lanes[..S::F32_LANES]).0[0] = vector;
+    let mut wide = [0.0; WIDEST];
+    for lane in 0..WIDEST {
+        wide[lane] = f64::from(lanes[lane]);
+    }
+    wide
 }
 
 /// Where columns begin.

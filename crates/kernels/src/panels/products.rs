@@ -101,11 +101,14 @@ fn tile<S: Simd, const R: usize, const K: usize>(
         let (a, b) = (&a[row * lanes..][..R * lanes], &b[column * lanes..][..K * lanes]);
         for v in 0..lanes / S::F32_LANES {
             let at = v * S::F32_LANES;
-            let b: [S::f32s; K] = std::array::from_fn(|j| vector::<S>(b, j * lanes + at));
+            let mut columns = [simd.splat_f32s(0.0); K];
+            for j in 0..K {
+                columns[j] = vector::<S>(b, j * lanes + at);
+            }
             for i in 0..R {
                 let a = vector::<S>(a, i * lanes + at);
                 for j in 0..K {
-                    sums[i][j] = mul_add(simd, a, b[j], sums[i][j]);
+                    sums[i][j] = mul_add(simd, a, columns[j], sums[i][j]);
                 }
             }
         }
@@ -128,12 +131,14 @@ fn edge<S: Simd, const R: usize, const K: usize>(
     for (a, b) in a.chunks_exact(rows * lanes).zip(b.chunks_exact(b_dim * lanes)) {
         for v in 0..lanes / S::F32_LANES {
             let at = v * S::F32_LANES;
-            let b: [S::f32s; K] =
-                std::array::from_fn(|j| vector::<S>(b, (column + j).min(used - 1) * lanes + at));
+            let mut columns = [simd.splat_f32s(0.0); K];
+            for j in 0..K {
+                columns[j] = vector::<S>(b, (column + j).min(used - 1) * lanes + at);
+            }
             for i in 0..R {
                 let a = vector::<S>(a, (row + i).min(rows - 1) * lanes + at);
                 for j in 0..K {
-                    sums[i][j] = mul_add(simd, a, b[j], sums[i][j]);
+                    sums[i][j] = mul_add(simd, a, columns[j], sums[i][j]);
                 }
             }
         }
