@@ -1,8 +1,9 @@
 //! Time of k-means on random mixtures in memory.
 //!
-//! `cargo run --release -p featlab-probe --example kmeans_timing -- [n] [d] [m] [iterations]`; the defaults are 200 000 rows of
-//! 384 features, 27 clusters and 20 iterations. The same in scikit-learn and faiss: `benches/peers/kmeans.py`, with the same
-//! arguments. Prints the best of 3, seeding and the last pass included, and the mean squared distance that was reached.
+//! `cargo run --release -p featlab-probe --example kmeans_timing -- [n] [d] [m] [iterations]`; the defaults are 200 000
+//! rows of 384 features, 27 clusters and 20 iterations. The same in scikit-learn and faiss: `benches/peers/kmeans.py`,
+//! with the same arguments. Prints the best of 3, seeding and the last pass included, and the mean squared distance
+//! that was reached.
 
 #![expect(clippy::print_stdout, reason = "a program whose output is its purpose")]
 

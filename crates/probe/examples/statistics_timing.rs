@@ -1,7 +1,8 @@
 //! Time of what is done once per study: intervals over images, and ridge probes of all dimensions and penalties.
 //!
-//! `cargo run --release -p featlab-probe --example statistics_timing -- [images] [classes] [rows] [dim]`; the defaults are 2000
-//! images of 27 classes, 1000 resamples, and 200 000 rows of 384 features. Prints the best of 5 in milliseconds.
+//! `cargo run --release -p featlab-probe --example statistics_timing -- [images] [classes] [rows] [dim]`; the defaults
+//! are 2000 images of 27 classes, 1000 resamples, and 200 000 rows of 384 features. Prints the best of 5 in
+//! milliseconds.
 
 #![expect(clippy::print_stdout, reason = "a program whose output is its purpose")]
 

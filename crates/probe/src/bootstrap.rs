@@ -1,14 +1,15 @@
-//! How far a score may be chance: intervals by resampling images (Efron, 1979).
+//! How far a score may be chance: intervals over images, by the bootstrap (Efron, 1979) or the jackknife.
 //!
-//! The evaluation set is redrawn many times, image by image with replacement. Images are what is redrawn, not pixels: the
-//! pixels of an image are far from independent. Where images come in groups (frames of films) the groups are: [`group_sums`](crate::group_sums) makes one
-//! unit of each. As the score is a function of summed counts, all redraws together are one product of how often each unit
-//! was drawn and its counts.
+//! The evaluation set is redrawn many times, image by image with replacement. Images are what is redrawn, not pixels:
+//! the pixels of an image are far from independent. Where images come in groups (frames of films) the groups are:
+//! [`group_sums`](crate::group_sums) makes one unit of each. As the score is a function of summed counts, all redraws
+//! together are one product of how often each unit was drawn and its counts.
 //!
-//! What is made of the redrawn scores is a [`Method`]. The percentiles alone are too narrow for few units, and off to one side for a score
-//! that is biased or skewed, as mean IoU is with rare classes.
+//! Other roads to an interval are the other [`Method`]s. Percentiles of redrawn scores are too narrow for few units; the
+//! jackknife (every unit left out once) with Student's quantiles is not, and is the default.
 //!
-//! This says nothing about other training runs; that is what several seeds are for ([`seeds_and_images`](crate::seeds_and_images)).
+//! This says nothing about other training runs; that is what several seeds are for
+//! ([`seeds_and_images`](crate::seeds_and_images)).
 
 use std::ops::Range;
 
@@ -34,16 +35,20 @@ pub struct Interval {
     pub hi: f64,
 }
 
-/// How an interval is made from resamples. `examples/interval_coverage.rs` measures how often each holds the truth.
+/// How an interval is made. `examples/interval_coverage.rs` measures how often each holds the truth.
+///
+/// Of 95 % intervals for the mean IoU of 11 to 27 classes on 20 to 233 images, Student's held it in 93 to 96 % of the
+/// studies, the percentiles in 90 to 95 %, BCa in 91 to 94 %: for few images the latter two are too narrow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Method {
     /// The middle share of the redrawn scores.
     Percentile,
-    /// Percentiles moved for bias and skew ("bias-corrected and accelerated", Efron, 1987), where the skew is that of the
-    /// scores without one unit each.
-    #[default]
+    /// Percentiles moved for bias and skew ("bias-corrected and accelerated", Efron, 1987), where the skew is that of
+    /// the scores without one unit each.
     Bca,
-    /// Student's: the score, give or take the jackknife's standard error times the quantile for `n − 1` degrees of freedom. Draws nothing.
+    /// Student's: the score, give or take the jackknife's standard error times the quantile for `n − 1` degrees of
+    /// freedom. Draws nothing. An end may lie outside of the range of the score.
+    #[default]
     Jackknife,
 }
 
@@ -67,7 +72,9 @@ impl Default for Resampling {
     }
 }
 
-/// An interval for `statistic` by the default [`Method`]; see [`Resampling::interval`].
+/// The middle `level` of `statistic` over `resamples` redrawn sets of images: [`Method::Percentile`].
+///
+/// For few images [`Resampling::interval`] with the default method is nearer to what it promises, and faster.
 ///
 /// * `per_image`: one matrix per image (or [group](crate::group_sums)), all `[c, m]`.
 /// * `statistic`: of the sum of some of them.
@@ -77,9 +84,9 @@ impl Default for Resampling {
 /// If the matrices differ in shape.
 ///
 /// ```
-/// let images: Vec<_> = (0..100).map(|i| probe::ConfusionMatrix::from_counts(ndarray::array![[3 + i % 2, 1], [0, 4]])).collect();
+/// let images = [[3, 1], [4, 0]].map(|row| probe::ConfusionMatrix::from_counts(ndarray::array![row, [0, 4]]));
 /// let interval = probe::bootstrap(&images, |counts| counts.scores().accuracy, 1000, 0.95, 0);
-/// assert!(interval.lo < 7.5 / 8.5 && 7.5 / 8.5 < interval.hi && interval.hi - interval.lo < 0.01);
+/// assert_eq!((interval.lo, interval.hi), (7.0 / 8.0, 1.0)); // the worse image twice, the better one twice
 /// ```
 pub fn bootstrap(
     per_image: &[ConfusionMatrix],
@@ -88,7 +95,7 @@ pub fn bootstrap(
     level: f64,
     seed: u64,
 ) -> Interval {
-    Resampling { resamples, level, seed, method: Method::default() }.interval(per_image, statistic)
+    Resampling { resamples, level, seed, method: Method::Percentile }.interval(per_image, statistic)
 }
 
 impl Resampling {
@@ -328,7 +335,7 @@ mod tests {
         {
             assert!(interval.lo.is_nan() && interval.hi.is_nan());
         }
-        let none = Resampling { resamples: 0, ..Resampling::default() };
+        let none = Resampling { resamples: 0, ..with(Method::Bca) };
         assert!(none.interval(&images, accuracy).lo.is_nan());
     }
 

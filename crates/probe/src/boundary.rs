@@ -1,15 +1,15 @@
 //! Boundary IoU: the overlap of the *edges* of what is and what was predicted (Cheng et al., 2021).
 //!
-//! The band of a class is what an erosion of its mask by `d` pixels takes away: its pixels that have one of another class, or the
-//! outside of the image, in the square of `2 d + 1` pixels around them. With `G` and `P` the masks and `G_d` and `P_d` their
-//! bands, the score is `|G_d ∩ P_d| / |G_d ∪ P_d|` per class. `d` is a share of the image's diagonal, 0.02 as published. The square is
-//! that of the published code, which erodes by 3×3 ones `d` times.
+//! The band of a class is what an erosion of its mask by `d` pixels takes away: its pixels that have one of another
+//! class, or the outside of the image, in the square of `2 d + 1` pixels around them. With `G` and `P` the masks and
+//! `G_d` and `P_d` their bands, the score is `|G_d ∩ P_d| / |G_d ∪ P_d|` per class. `d` is a share of the image's
+//! diagonal, 0.02 as published. The square is that of the published code, which erodes by 3×3 ones `d` times.
 //!
-//! The bands of all classes are found at once, in time that depends on neither `d` nor `c`: a pixel lies in the band of its own
-//! class unless the square around it is of one class, which run lengths along rows and then along columns tell.
+//! The bands of all classes are found at once, in time that depends on neither `d` nor `c`: a pixel lies in the band of
+//! its own class unless the square around it is of one class, which run lengths along rows and then along columns tell.
 //!
-//! Counts of one image add to those of others, so that the score of a set, and a [`bootstrap`](crate::bootstrap) of it, work as for
-//! the mean IoU.
+//! Counts of one image add to those of others, so that the score of a set, and a [`bootstrap`](crate::bootstrap) of it,
+//! work as for the mean IoU.
 
 use ndarray::{Array2, ArrayView2, Axis, Zip};
 
@@ -42,8 +42,9 @@ impl BoundaryParams {
         Self { classes, width: 0.02 }
     }
 
-    /// Band pixels of one image, `[c + 1, c + 1]`: row = class whose true band a pixel lies in, column = class whose predicted band;
-    /// the last row and column stand for no band. Add them up with [`ConfusionMatrix::merge`] and read them with [`boundary_scores`].
+    /// Band pixels of one image, `[c + 1, c + 1]`: row = class whose true band a pixel lies in, column = class whose
+    /// predicted band; the last row and column stand for no band. Add them up with [`ConfusionMatrix::merge`] and read
+    /// them with [`boundary_scores`].
     ///
     /// Pixels whose truth is not a class are no part of any mask; masks end there as they do at the edge of the image, in
     /// the truth and in the prediction.
@@ -51,7 +52,8 @@ impl BoundaryParams {
     /// * `truth`, `predicted`: `[h, w]`. A prediction of `c` or more (an unmatched cluster) is of no class.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) for maps of different size, [`Error::Range`](crate::Error::Range) for unfit parameters.
+    /// [`Error::Shape`](crate::Error::Shape) for maps of different size, [`Error::Range`](crate::Error::Range) for
+    /// unfit parameters.
     ///
     /// ```
     /// let truth = ndarray::Array2::from_shape_fn((8, 8), |(_, x)| u8::from(x > 3));

@@ -1,8 +1,8 @@
 //! The factor `L` of a symmetric matrix `A = L Lᵀ`, and its inverse, in 64 bits and row by row.
 //!
 //! The leading blocks of both are the factor and the inverse of the leading blocks of `A`, which is what
-//! [`Ridge`](crate::Ridge) lives on. A row that is (to rounding) a combination of earlier ones gets a zero row and a zero pivot, and
-//! so does not take part in what follows; a matrix that is not positive semi-definite is not noticed.
+//! [`Ridge`](crate::Ridge) lives on. A row that is (to rounding) a combination of earlier ones gets a zero row and a
+//! zero pivot, and so does not take part in what follows; a matrix that is not positive semi-definite is not noticed.
 
 use ndarray::Array2;
 

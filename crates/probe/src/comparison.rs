@@ -1,13 +1,16 @@
 //! Is one method better than another on the same images? Two tests of the difference of a statistic of summed counts.
 //!
-//! Both methods are redrawn with the *same* images, because what makes an image hard is common to them: the interval of the difference is
-//! much narrower than those of the two scores suggest. The bootstrap's `p` is the level at which its interval would just touch zero.
+//! Both methods are redrawn with the *same* images, because what makes an image hard is common to them: the interval of
+//! the difference is much narrower than those of the two scores suggest. The bootstrap's `p` is the level at which its
+//! interval would just touch zero.
 //!
-//! The other test assumes that nothing distinguishes the methods: then on every image the two results could as well change
-//! places. `p` is the share of random swaps (a coin per image) with a difference at least as large, the swap that was observed included
-//! (Fisher; Edgington). It holds its level exactly for images that are independent, however few.
+//! The other test assumes that nothing distinguishes the methods: then on every image the two results could as well
+//! change places. `p` is the share of random swaps (a coin per image) with a difference at least as large, the swap
+//! that was observed included (Fisher; Edgington). It holds its level exactly for images that are independent, however
+//! few.
 //!
-//! Units may be groups of images, see [`group_sums`](crate::group_sums). Neither test says anything about other training runs.
+//! Units may be groups of images, see [`group_sums`](crate::group_sums). Neither test says anything about other
+//! training runs.
 
 use ndarray::Array2;
 use rand::Rng;
@@ -43,7 +46,8 @@ impl Resampling {
     /// * `a`, `b`: one matrix per image or group, the same ones in the same order, `[c, m]`.
     ///
     /// # Errors
-    /// [`Error::Empty`](crate::Error::Empty) without images, [`Error::Shape`](crate::Error::Shape) for different numbers of images or classes.
+    /// [`Error::Empty`](crate::Error::Empty) without images, [`Error::Shape`](crate::Error::Shape) for different
+    /// numbers of images or classes.
     ///
     /// # Panics
     /// If the matrices of one method differ in shape.

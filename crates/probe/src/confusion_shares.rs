@@ -1,8 +1,8 @@
 //! A confusion matrix as shares, for tables and figures.
 //!
-//! Over the truth, a row sums to 1 and its diagonal entry is the class's recall; over the predictions, a column sums to 1 and
-//! the diagonal is the precision. (STEGO's figure divides by the pixels of the true class, and shows that transposed.) Rows and columns without
-//! pixels are zero, not NaN, because they are drawn.
+//! Over the truth, a row sums to 1 and its diagonal entry is the class's recall; over the predictions, a column sums to
+//! 1 and the diagonal is the precision. (STEGO's figure divides by the pixels of the true class, and shows that
+//! transposed.) Rows and columns without pixels are zero, not NaN, because they are drawn.
 
 use ndarray::{Array2, Axis};
 

@@ -1,8 +1,9 @@
 //! Counts of many units side by side, `[n, q]`, so that sums of them with many sets of weights are one matrix product.
 //!
-//! A unit is what is drawn as a whole: an image, or a group of images. Scores are functions of *summed* counts, so all that
-//! resampling does is to weigh units by how often they were drawn: 1000 resamples of 2000 images of 27 classes are a product of
-//! `[1000, 2000]` and `[2000, 729]`. Counts are whole numbers below 2⁵³, and so the sums in 64-bit floats are exact.
+//! A unit is what is drawn as a whole: an image, or a group of images. Scores are functions of *summed* counts, so all
+//! that resampling does is to weigh units by how often they were drawn: 1000 resamples of 2000 images of 27 classes are
+//! a product of `[1000, 2000]` and `[2000, 729]`. Counts are whole numbers below 2⁵³, and so the sums in 64-bit floats
+//! are exact.
 
 use ndarray::{Array2, ArrayView2, Axis};
 
@@ -57,8 +58,9 @@ impl CountTable {
     }
 }
 
-/// Sums of the counts of groups of images, in the order in which the groups first occur: units for [`bootstrap`](crate::bootstrap) and the paired tests where
-/// images of a group are not independent (frames of one film, crops of one picture, tiles of one map).
+/// Sums of the counts of groups of images, in the order in which the groups first occur: units for
+/// [`bootstrap`](crate::bootstrap) and the paired tests where images of a group are not independent (frames of one
+/// film, crops of one picture, tiles of one map).
 ///
 /// Groups are what must be many then: a study of 5 films has 5 units, however long they are.
 ///

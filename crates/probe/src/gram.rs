@@ -49,7 +49,8 @@ impl Gram {
     /// * `masses`: `[n, c]`, as [`patch_histograms`](crate::patch_histograms) gives them; scale a column to weigh a class.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) and [`Error::Range`](crate::Error::Range) for what does not fit or is not finite. Then nothing was added.
+    /// [`Error::Shape`](crate::Error::Shape) and [`Error::Range`](crate::Error::Range) for what does not fit or is not
+    /// finite. Then nothing was added.
     pub fn add(&mut self, rows: ArrayView2<'_, f32>, masses: ArrayView2<'_, f32>) -> Result<()> {
         expect_shape("rows", &[rows.nrows(), self.dim], rows.shape())?;
         check_masses(masses, rows.nrows(), self.classes())?;
@@ -144,7 +145,8 @@ impl Gram {
     /// Mean over the mass of `‖y − scores‖²`, for a probe of the first `k ≤ d` features; NaN without rows.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) for another number of classes, [`Error::Range`](crate::Error::Range) for a wider probe.
+    /// [`Error::Shape`](crate::Error::Shape) for another number of classes, [`Error::Range`](crate::Error::Range) for a
+    /// wider probe.
     pub fn squared_error(&self, probe: &LinearProbe) -> Result<f64> {
         let k = probe.weight.ncols();
         expect_shape("weight", &[self.classes(), k], probe.weight.shape())?;

@@ -1,10 +1,12 @@
 //! k-means as an unsupervised probe: Lloyd's iterations by cosine or by distance, on rows in memory.
 //!
-//! By cosine (spherical k-means, Dhillon and Modha, 2001), rows are directions and a centre is the direction of the sum of its rows: what the
-//! [`ClusterProbe`] approaches by gradient steps on batches. By distance, a centre is the mean of its rows. Both begin with
-//! greedy k-means++, take the best of some restarts, and give a centre that has lost all its rows the row that is farthest from its own.
+//! By cosine (spherical k-means, Dhillon and Modha, 2001), rows are directions and a centre is the direction of the sum
+//! of its rows: what the [`ClusterProbe`] approaches by gradient steps on batches. By distance, a centre is the mean of
+//! its rows. Both begin with greedy k-means++, take the best of some restarts, and give a centre that has lost all its
+//! rows the row that is farthest from its own.
 //!
-//! Scores are affine in the token, `x · c − ‖c‖² / 2` by distance, so that the best upsampled score is the centre nearest to the upsampled token.
+//! Scores are affine in the token, `x · c − ‖c‖² / 2` by distance, so that the best upsampled score is the centre
+//! nearest to the upsampled token.
 
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use rand_chacha::ChaCha8Rng;
@@ -34,8 +36,8 @@ pub struct KMeansParams {
     pub metric: KMeansMetric,
     /// Most iterations of one start.
     pub iterations: usize,
-    /// Stop when the squared movements of all centres sum to this share of the mean variance of a feature (scikit-learn's rule);
-    /// 0 goes on until no row changes its cluster.
+    /// Stop when the squared movements of all centres sum to this share of the mean variance of a feature
+    /// (scikit-learn's rule); 0 goes on until no row changes its cluster.
     pub tolerance: f64,
     /// Starts, of which the one with the least inertia is kept; at least 1.
     pub restarts: usize,
@@ -61,8 +63,8 @@ pub struct KMeans {
 }
 
 impl KMeansParams {
-    /// As published for 20 iterations of this and scikit-learn's tolerance: `clusters` clusters by `metric`, one start, at most
-    /// 100 iterations, tolerance 1e-4, seed 0.
+    /// As published for 20 iterations of this and scikit-learn's tolerance: `clusters` clusters by `metric`, one start,
+    /// at most 100 iterations, tolerance 1e-4, seed 0.
     #[must_use]
     pub fn new(clusters: usize, metric: KMeansMetric) -> Self {
         Self { clusters, metric, iterations: 100, tolerance: 1e-4, restarts: 1, seed: 0 }
@@ -166,7 +168,8 @@ impl KMeansParams {
     }
 }
 
-/// Gives every cluster without rows the row that is farthest from its centre, in order of distance; rows at their centre stay.
+/// Gives every cluster without rows the row that is farthest from its centre, in order of distance; rows at their
+/// centre stay.
 fn refill(rows: &PreparedRows<'_>, pass: &mut Pass) {
     let empty: Vec<usize> = (0..pass.counts.len()).filter(|&m| pass.counts[m] == 0).collect();
     if empty.is_empty() {
@@ -199,7 +202,8 @@ impl KMeans {
 
     /// The probe with the same predictions, of one linear score per cluster.
     ///
-    /// By distance it is `x · (c − a) − (‖c‖² − ‖a‖²) / 2` with `a` the mean centre: what is common to all is left out, for accuracy.
+    /// By distance it is `x · (c − a) − (‖c‖² − ‖a‖²) / 2` with `a` the mean centre: what is common to all is left out,
+    /// for accuracy.
     #[must_use]
     pub fn linear_probe(&self) -> LinearProbe {
         let m = self.centres.nrows();

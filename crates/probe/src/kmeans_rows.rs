@@ -1,11 +1,12 @@
 //! One pass of k-means over all rows: which centre is nearest, and the sums that the next centres are made of.
 //!
-//! Rows are seen *prepared*: as directions (`x / ‖x‖`) or centred (`x − mean`, so that an offset costs no digits). Nearest by cosine or
-//! by distance is then the same thing, the largest `z · c − b` with `b` 0 or `‖c‖² / 2`. A block of prepared rows stays in a core's cache while
-//! it is compared with all centres (one matrix product) and added to the sums of its nearest ones, so that the rows are read from memory once.
+//! Rows are seen *prepared*: as directions (`x / ‖x‖`) or centred (`x − mean`, so that an offset costs no digits).
+//! Nearest by cosine or by distance is then the same thing, the largest `z · c − b` with `b` 0 or `‖c‖² / 2`. A block
+//! of prepared rows stays in a core's cache while it is compared with all centres (one matrix product) and added to the
+//! sums of its nearest ones, so that the rows are read from memory once.
 //!
-//! Tasks are ranges of rows whose number depends on `n` alone, and their 64-bit sums are added in order: the same bits for any
-//! number of threads.
+//! Tasks are ranges of rows whose number depends on `n` alone, and their 64-bit sums are added in order: the same bits
+//! for any number of threads.
 
 use kernels::{Matrix, MatrixMut, Threads, gemm};
 use ndarray::{Array2, ArrayView2};

@@ -1,8 +1,9 @@
 //! Where k-means starts: k-means++ (Arthur and Vassilvitskii, 2007) in its greedy form, on a sample of the rows.
 //!
-//! The first centre is a row by chance; every further one is a row drawn in proportion to its squared distance from the nearest
-//! centre so far. Of `2 + ln m` rows drawn so, the one that leaves the least total distance is taken (as scikit-learn does).
-//! A sample of some ten thousand rows finds the same regions as all of them, and needs no pass over the rows per centre.
+//! The first centre is a row by chance; every further one is a row drawn in proportion to its squared distance from the
+//! nearest centre so far. Of `2 + ln m` rows drawn so, the one that leaves the least total distance is taken (as
+//! scikit-learn does). A sample of some ten thousand rows finds the same regions as all of them, and needs no pass over
+//! the rows per centre.
 
 use kernels::{Matrix, MatrixMut, Threads, gemm};
 use ndarray::Array2;

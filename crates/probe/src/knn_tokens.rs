@@ -1,11 +1,13 @@
 //! The k-NN probe of patches: training tokens vote for the class of a token, as [`KnnVote`] lets images do.
 //!
-//! The gallery holds labelled training tokens, usually a [`TokenSample`](crate::TokenSample), so that memory and time are bounded whatever the
-//! training set is. The score of a class is its share of the votes of the `k` nearest; one search of the largest `k` serves
-//! all. Shares rather than sums, because scores are upsampled: a token with very near neighbours should not drown those beside it.
+//! The gallery holds labelled training tokens, usually a [`TokenSample`](crate::TokenSample), so that memory and time
+//! are bounded whatever the training set is. The score of a class is its share of the votes of the `k` nearest; one
+//! search of the largest `k` serves all. Shares rather than sums, because scores are upsampled: a token with very near
+//! neighbours should not drown those beside it.
 //!
-//! Scores are not affine in the token: upsampled scores are not those of upsampled tokens, and to search for every pixel would cost
-//! a hundred times as much. So this is no [`Probe`](crate::Probe); its scores go through [`upsample_argmax`](crate::upsample_argmax) all the same.
+//! Scores are not affine in the token: upsampled scores are not those of upsampled tokens, and to search for every
+//! pixel would cost a hundred times as much. So this is no [`Probe`](crate::Probe); its scores go through
+//! [`upsample_argmax`](crate::upsample_argmax) all the same.
 
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
@@ -29,8 +31,8 @@ impl KnnGallery {
     /// * `rows`: `[n, d]`; `labels`: `[n]`, below `classes`, which is `c`.
     ///
     /// # Errors
-    /// [`Error::Empty`](crate::Error::Empty) without rows, [`Error::Shape`](crate::Error::Shape) and [`Error::Range`](crate::Error::Range) for what
-    /// does not fit or is not finite.
+    /// [`Error::Empty`](crate::Error::Empty) without rows, [`Error::Shape`](crate::Error::Shape) and
+    /// [`Error::Range`](crate::Error::Range) for what does not fit or is not finite.
     pub fn new(rows: ArrayView2<'_, f32>, labels: &[u8], classes: usize) -> Result<Self> {
         let names: Vec<u32> = labels.iter().map(|&label| u32::from(label)).collect();
         LabelledRows { rows: rows.view(), classes: &names }.check("gallery")?;

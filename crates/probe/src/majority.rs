@@ -1,9 +1,10 @@
 //! Many clusters for one class: every cluster is named after the class that most of its pixels have.
 //!
-//! The [`hungarian`](crate::hungarian) assignment gives each class one cluster and leaves the others without a class. With more clusters than
-//! classes that says little about the rest; the majority names all of them, and never counts fewer pixels right. It can leave
-//! classes without a cluster, whose IoU is then 0. [`Coverage`] says what either of them leaves out. With many clusters the
-//! majority approaches a labelling of its own (purity is 1 for one cluster per pixel): compare equal numbers only.
+//! The [`hungarian`](crate::hungarian) assignment gives each class one cluster and leaves the others without a class.
+//! With more clusters than classes that says little about the rest; the majority names all of them, and never counts
+//! fewer pixels right. It can leave classes without a cluster, whose IoU is then 0. [`Coverage`] says what either of
+//! them leaves out. With many clusters the majority approaches a labelling of its own (purity is 1 for one cluster per
+//! pixel): compare equal numbers only.
 
 use ndarray::{Array2, Axis};
 

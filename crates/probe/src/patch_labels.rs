@@ -1,8 +1,8 @@
 //! What a patch token shows: its share of every class, by area, and the class it shows most of.
 //!
 //! Token `(i, q)` of a grid `[gh, gw]` sees the rectangle from `(i h/gh, q w/gw)` to `((i+1) h/gh, (q+1) w/gw)` of a
-//! label map `[h, w]`. Where its edge cuts a pixel, the pixel counts by the part inside. In units of `1/(gh·gw)` of a pixel all
-//! of these areas are integers, so the sums are exact for any ratio of the sizes, and so are ties.
+//! label map `[h, w]`. Where its edge cuts a pixel, the pixel counts by the part inside. In units of `1/(gh·gw)` of a
+//! pixel all of these areas are integers, so the sums are exact for any ratio of the sizes, and so are ties.
 //!
 //! Pixels without a class (255, or any value of `c` or more) are no part of a histogram: it sums to the labelled share of the
 //! patch. This is not a resized label map, which would take one pixel's word for the patch.
@@ -57,9 +57,11 @@ pub fn patch_majority(labels: ArrayView2<'_, u8>, grid: (usize, usize), classes:
     Ok(areas.outer_iter().map(largest).collect())
 }
 
-/// Weights of the classes that give each the same total, with mean 1 over what is labelled: `a_j = total / (present · total_j)`.
+/// Weights of the classes that give each the same total, with mean 1 over what is labelled: `a_j = total / (present ·
+/// total_j)`.
 ///
-/// Multiply the columns of [`patch_histograms`] by them to balance a [`Gram`](crate::Gram). A class that does not occur gets 0.
+/// Multiply the columns of [`patch_histograms`] by them to balance a [`Gram`](crate::Gram). A class that does not occur
+/// gets 0.
 ///
 /// * `totals`: `[c]`, what there is of every class, for example the column sums of all histograms.
 #[must_use]

@@ -1,8 +1,8 @@
 //! Ridge regression onto classes, in closed form, for all prefixes of the features at once.
 //!
-//! With the scatter `S` and the cross products `C` of a [`Gram`], the probe of the first `k` features minimises
-//! `Σ w ‖y − b − V x‖² + p ‖V‖²`, so `Vᵀ = (S_k + p I)⁻¹ C_k` and `b` makes the means agree. The penalty is `p = λ tr(S) / d`: `λ`
-//! is in units of the mean variance of a feature times the mass, and scaling all features changes no prediction.
+//! With the scatter `S` and the cross products `C` of a [`Gram`], the probe of the first `k` features minimises `Σ w ‖y
+//! − b − V x‖² + p ‖V‖²`, so `Vᵀ = (S_k + p I)⁻¹ C_k` and `b` makes the means agree. The penalty is `p = λ tr(S) / d`:
+//! `λ` is in units of the mean variance of a feature times the mass, and scaling all features changes no prediction.
 //!
 //! With `S + p I = L Lᵀ`, the leading blocks of `L`, of `L⁻¹` and of `u = L⁻¹ C` are those of the leading blocks of `S`: one
 //! factorisation serves every `k`. What there is to choose `λ` by also accumulates along `k`: the degrees of freedom
@@ -10,7 +10,8 @@
 //!
 //! A feature that is a combination of earlier ones (or constant) is left out when there is no penalty: its weights are zero.
 //!
-//! This is least squares on patches, not the upsampled cross-entropy of [`LinearProbeParams`](crate::LinearProbeParams); the result is used in the same way.
+//! This is least squares on patches, not the upsampled cross-entropy of
+//! [`LinearProbeParams`](crate::LinearProbeParams); the result is used in the same way.
 
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
@@ -35,7 +36,7 @@ pub struct Ridge {
     feature_mean: Array1<f64>,
     target_mean: Array1<f64>,
     target_scatter: f64,
-    mass: f64,
+    pub(crate) mass: f64,
     rows: u64,
 }
 
@@ -43,7 +44,8 @@ impl Ridge {
     /// Solves for the penalty `lambda ≥ 0`.
     ///
     /// # Errors
-    /// [`Error::Empty`](crate::Error::Empty) for sums without rows, [`Error::Range`](crate::Error::Range) for a penalty that is negative or not finite.
+    /// [`Error::Empty`](crate::Error::Empty) for sums without rows, [`Error::Range`](crate::Error::Range) for a penalty
+    /// that is negative or not finite.
     pub fn new(gram: &Gram, lambda: f64) -> Result<Self> {
         gram.check()?;
         expect_range(lambda.is_finite() && lambda >= 0.0, "ridge penalty", "0 or a positive number", lambda)?;
@@ -115,14 +117,16 @@ impl Ridge {
         if left > 0.0 { self.training_error(k) / (left * left) } else { f64::INFINITY }
     }
 
-    /// The exact leave-one-out error of every number of features, summed over rows that were in the sums: `[d]`, entry `k − 1`
-    /// for `k` features. Over all of them, divide by [`Gram::mass`].
+    /// The exact leave-one-out error of every number of features, summed over rows that were in the sums: `[d]`, entry
+    /// `k − 1` for `k` features. Over all of them, divide by [`Gram::mass`].
     ///
-    /// Each row is predicted by the fit without it, at the same penalty `p`: its miss is that of the fit with it over `1 − h`, where `h` is its leverage.
-    /// Patches of one image are much alike, so this asks less than leaving out images does ([`Selection::Folds`]).
+    /// Each row is predicted by the fit without it, at the same penalty `p`: its miss is that of the fit with it over
+    /// `1 − h`, where `h` is its leverage. Patches of one image are much alike, so this asks less than leaving out
+    /// images does ([`Selection::Folds`]).
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) and [`Error::Range`](crate::Error::Range) for rows that do not fit or are not finite.
+    /// [`Error::Shape`](crate::Error::Shape) and [`Error::Range`](crate::Error::Range) for rows that do not fit or are
+    /// not finite.
     pub fn leave_one_out(
         &self,
         rows: ArrayView2<'_, f32>,
@@ -158,147 +162,6 @@ impl Ridge {
             }
         }
         sums
-    }
-}
-
-/// What a penalty is chosen by: each has an error to make small, always of squares.
-#[derive(Debug, Clone, Copy)]
-pub enum Selection<'a> {
-    /// Generalised cross-validation, from the sums alone.
-    Gcv,
-    /// Exact leave-one-out over the rows of the sums, in memory: `rows` `[n, d]`, `masses` `[n, c]`.
-    LeaveOneOut {
-        /// `[n, d]`.
-        rows: ArrayView2<'a, f32>,
-        /// `[n, c]`.
-        masses: ArrayView2<'a, f32>,
-    },
-    /// The error on other rows.
-    Validation(&'a Gram),
-    /// Cross-validation over parts of the training rows, each with its own sums: let an image, or a film, be in one part.
-    Folds(&'a [Gram]),
-}
-
-/// Penalties to try and numbers of features to fit.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RidgeParams {
-    /// Values of `λ`, in any order; one needs no choice.
-    pub lambdas: Vec<f64>,
-    /// Values of `k`, in any order.
-    pub dims: Vec<usize>,
-}
-
-/// The best penalty for one number of features.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RidgeFit {
-    /// `k`.
-    pub dim: usize,
-    /// The chosen `λ`.
-    pub lambda: f64,
-    /// The error of every `λ`, in the order of [`RidgeParams::lambdas`].
-    pub errors: Vec<f64>,
-    /// Of the first `k` features.
-    pub probe: LinearProbe,
-}
-
-impl Default for RidgeParams {
-    /// Eleven penalties from 1e-6 to 1e4 by tens; no dimensions.
-    fn default() -> Self {
-        Self { lambdas: (-6..=4).map(|power| 10f64.powi(power)).collect(), dims: Vec::new() }
-    }
-}
-
-impl RidgeParams {
-    /// The probes of all dimensions, in the order of [`RidgeParams::dims`]. Of equally good penalties the larger one is taken.
-    ///
-    /// # Errors
-    /// [`Error::Empty`](crate::Error::Empty) without rows, penalties, or folds with rows, [`Error::Range`](crate::Error::Range) and
-    /// [`Error::Shape`](crate::Error::Shape) for what does not fit.
-    ///
-    /// ```
-    /// use ndarray::array;
-    /// use probe::{Gram, Probe, RidgeParams, Selection};
-    ///
-    /// let rows = array![[0.0, 1.0], [0.1, 0.0], [0.9, 1.0], [1.0, 0.0]]; // the first feature tells the class
-    /// let masses = array![[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]];
-    /// let mut gram = Gram::new(2, 2);
-    /// gram.add(rows.view(), masses.view())?;
-    /// let params = RidgeParams { lambdas: vec![0.01, 1.0], dims: vec![1, 2] };
-    /// let fits = params.fit(&gram, Selection::Gcv)?;
-    /// let scores = fits[0].probe.scores(array![[0.2], [0.8]].view());
-    /// assert!(scores[[0, 0]] > scores[[0, 1]] && scores[[1, 0]] < scores[[1, 1]]);
-    /// # Ok::<(), probe::Error>(())
-    /// ```
-    pub fn fit(&self, gram: &Gram, selection: Selection<'_>) -> Result<Vec<RidgeFit>> {
-        if self.lambdas.is_empty() {
-            return Err(crate::Error::Empty("list of ridge penalties"));
-        }
-        let expected = format!("1 to {}, the number of features", gram.dim());
-        let fits = |&k: &usize| expect_range((1..=gram.dim()).contains(&k), "dimension", &expected, k);
-        self.dims.iter().try_for_each(fits)?;
-        let solved = self.solve(gram)?;
-        let errors = self.errors(&solved, selection)?; // [λ][k]
-        let best = |at: usize| {
-            let order = |&a: &usize, &b: &usize| {
-                errors[a][at].total_cmp(&errors[b][at]).then(self.lambdas[b].total_cmp(&self.lambdas[a]))
-            };
-            (0..self.lambdas.len()).min_by(order).unwrap_or_default()
-        };
-        let fit = |(at, &dim): (usize, &usize)| RidgeFit {
-            dim,
-            lambda: self.lambdas[best(at)],
-            errors: errors.iter().map(|errors| errors[at]).collect(),
-            probe: solved[best(at)].probe(dim),
-        };
-        Ok(self.dims.iter().enumerate().map(fit).collect())
-    }
-
-    /// One factorisation per penalty.
-    fn solve(&self, gram: &Gram) -> Result<Vec<Ridge>> {
-        self.lambdas.par_iter().map(|&lambda| Ridge::new(gram, lambda)).collect()
-    }
-
-    /// The error of every penalty at every dimension.
-    fn errors(&self, solved: &[Ridge], selection: Selection<'_>) -> Result<Vec<Vec<f64>>> {
-        let each = |ridge: &Ridge, of: &dyn Fn(&Ridge, usize) -> Result<f64>| {
-            self.dims.iter().map(|&k| of(ridge, k)).collect::<Result<Vec<f64>>>()
-        };
-        match selection {
-            Selection::Gcv => solved.iter().map(|ridge| each(ridge, &|ridge, k| Ok(ridge.gcv(k)))).collect(),
-            Selection::Validation(gram) => {
-                gram.check()?;
-                let error = |ridge: &Ridge, k| gram.squared_error(&ridge.probe(k));
-                solved.iter().map(|ridge| each(ridge, &error)).collect()
-            }
-            Selection::LeaveOneOut { rows, masses } => {
-                let errors = |ridge: &Ridge| {
-                    let sums = ridge.leave_one_out(rows, masses)?;
-                    each(ridge, &|ridge, k| Ok(sums[k - 1] / ridge.mass))
-                };
-                solved.iter().map(errors).collect()
-            }
-            Selection::Folds(folds) => self.over_folds(folds),
-        }
-    }
-
-    /// Every fold predicted by the fit of the others.
-    fn over_folds(&self, folds: &[Gram]) -> Result<Vec<Vec<f64>>> {
-        let folds: Vec<&Gram> = folds.iter().filter(|fold| fold.rows() > 0).collect();
-        if folds.len() < 2 {
-            return Err(crate::Error::Empty("list of two folds with labelled rows"));
-        }
-        let mass: f64 = folds.iter().map(|fold| fold.mass()).sum();
-        let mut errors = vec![vec![0.0; self.dims.len()]; self.lambdas.len()];
-        for (held, fold) in folds.iter().enumerate() {
-            let mut others = Gram::new(fold.dim(), fold.classes());
-            (folds.iter().enumerate().filter(|&(i, _)| i != held)).for_each(|(_, other)| others.merge(other));
-            for (errors, ridge) in errors.iter_mut().zip(self.solve(&others)?) {
-                for (error, &k) in errors.iter_mut().zip(&self.dims) {
-                    *error += fold.squared_error(&ridge.probe(k))? * fold.mass() / mass;
-                }
-            }
-        }
-        Ok(errors)
     }
 }
 
@@ -433,51 +296,11 @@ mod tests {
     }
 
     #[test]
-    fn every_selection_avoids_fitting_noise() {
-        // Few rows, many useless features: no penalty at all fits noise.
-        let (mut rows, _) = data(60, 24, 2, 4);
-        let masses =
-            Array2::from_shape_fn((60, 2), |(i, j)| f32::from(u8::from((i % 2 == j) != (i % 5 == 1))));
-        rows.column_mut(0).iter_mut().enumerate().for_each(|(i, x)| *x = 5.0 * (i % 2) as f32 + 0.2 * *x);
-        let part = |keep: &dyn Fn(usize) -> bool| {
-            let at: Vec<usize> = (0..60).filter(|&i| keep(i)).collect();
-            gram(&rows.select(Axis(0), &at), &masses.select(Axis(0), &at))
-        };
-        let (train, other) = (part(&|i| i < 44), part(&|i| i >= 44));
-        let folds: Vec<Gram> = (0..4).map(|f| part(&|i| i < 44 && i / 2 % 4 == f)).collect();
-        let (some_rows, some_masses) = (rows.slice(s![..44, ..]), masses.slice(s![..44, ..]));
-        let params = RidgeParams { lambdas: vec![0.0, 1e-2, 1.0, 1e6], dims: vec![24, 1] };
-        let all = [
-            Selection::Gcv,
-            Selection::LeaveOneOut { rows: some_rows, masses: some_masses },
-            Selection::Validation(&other),
-            Selection::Folds(&folds),
-        ];
-        for selection in all {
-            let fits = params.fit(&train, selection).unwrap();
-            assert_eq!((fits[0].dim, fits[1].dim), (24, 1));
-            assert!([1e-2, 1.0].contains(&fits[0].lambda), "{selection:?} chose {}", fits[0].lambda);
-            let chosen = other.squared_error(&fits[0].probe).unwrap();
-            let none = other.squared_error(&Ridge::new(&train, 0.0).unwrap().probe(24)).unwrap();
-            assert!(chosen < 0.8 * none, "{chosen} and {none}");
-        }
-    }
-
-    #[test]
     fn misfits_are_refused() {
         let (rows, masses) = data(30, 3, 2, 5);
         let gram = gram(&rows, &masses);
         assert!(matches!(Ridge::new(&Gram::new(3, 2), 0.1), Err(Error::Empty(_))));
         assert!(matches!(Ridge::new(&gram, f64::NAN), Err(Error::Range { what: "ridge penalty", .. })));
-        let fit = |lambdas: &[f64], dims: &[usize]| {
-            RidgeParams { lambdas: lambdas.to_vec(), dims: dims.to_vec() }
-                .fit(&gram, Selection::Gcv)
-                .map(drop)
-        };
-        assert!(matches!(fit(&[], &[1]), Err(Error::Empty(_))));
-        assert!(matches!(fit(&[0.1], &[4]), Err(Error::Range { what: "dimension", .. })));
-        let params = RidgeParams { lambdas: vec![0.1], dims: vec![1] };
-        assert!(matches!(params.fit(&gram, Selection::Folds(&[gram.clone()])), Err(Error::Empty(_))));
         let narrow = array![[1.0_f32]];
         assert!(Ridge::new(&gram, 0.1).unwrap().leave_one_out(narrow.view(), narrow.view()).is_err());
     }

@@ -1,9 +1,10 @@
 //! An interval for a score that other training runs *and* other images would change.
 //!
-//! A few runs (seeds) are scored on the same images. The score is the mean over the runs; its error has two parts that are
-//! independent, `se² = V_images + V_seeds`: the jackknife's variance of the mean over runs when images come and go, and the variance of the runs'
-//! scores over their number. The interval is Student's with Welch and Satterthwaite's degrees of freedom,
-//! `se⁴ / (V_images² / (n − 1) + V_seeds² / (s − 1))`, which tells that a variance of three runs is hardly known.
+//! A few runs (seeds) are scored on the same images. The score is the mean over the runs; its error has two parts that
+//! are independent, `se² = V_images + V_seeds`: the jackknife's variance of the mean over runs when images come and go,
+//! and the variance of the runs' scores over their number. The interval is Student's with Welch and Satterthwaite's
+//! degrees of freedom, `se⁴ / (V_images² / (n − 1) + V_seeds² / (s − 1))`, which tells that a variance of three runs is
+//! hardly known.
 //!
 //! Drawing runs with replacement, the obvious bootstrap, gives `(s − 1)/s` of their variance: a third too little for three.
 
@@ -32,7 +33,8 @@ pub struct SeedsAndImages {
 /// * `per_run`: `[s][n]`; for every run one matrix per image or [group](crate::group_sums), the same ones in the same order.
 ///
 /// # Errors
-/// [`Error::Empty`](crate::Error::Empty) without runs or images, [`Error::Shape`](crate::Error::Shape) for runs on different numbers of images.
+/// [`Error::Empty`](crate::Error::Empty) without runs or images, [`Error::Shape`](crate::Error::Shape) for runs on
+/// different numbers of images.
 ///
 /// # Panics
 /// If the matrices of one run differ in shape.

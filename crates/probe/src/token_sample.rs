@@ -1,8 +1,9 @@
 //! A bounded sample of labelled tokens, drawn while the training images go by once.
 //!
-//! Every token of every image has a random priority of its own, a function of the seed, the image's number and the token's place; the sample is
-//! the tokens with the lowest ones. Every set of labelled tokens of that size is equally likely, and which one it is
-//! depends neither on the order of the images nor on how they were shared among samples that are merged.
+//! Every token of every image has a random priority of its own, a function of the seed, the image's number and the
+//! token's place; the sample is the tokens with the lowest ones. Every set of labelled tokens of that size is equally
+//! likely, and which one it is depends neither on the order of the images nor on how they were shared among samples
+//! that are merged.
 
 use std::collections::BinaryHeap;
 
@@ -75,7 +76,8 @@ impl TokenSample {
     /// Offers the tokens of an image.
     ///
     /// * `image`: its number, another one for every image (or crop).
-    /// * `tokens`: `[t, d]`; `labels`: `[t]`, as [`patch_majority`](crate::patch_majority) gives them; tokens labelled 255 are left out.
+    /// * `tokens`: `[t, d]`; `labels`: `[t]`, as [`patch_majority`](crate::patch_majority) gives them; tokens labelled
+    ///   255 are left out.
     ///
     /// # Errors
     /// [`Error::Shape`] for what does not fit, [`Error::Range`] for tokens that are not finite. Then nothing was added.

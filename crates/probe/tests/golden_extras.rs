@@ -1,5 +1,5 @@
-//! Agreement of ridge probes and k-means with scikit-learn, and of boundary bands with SciPy's erosion, on the numbers of `tests/golden/probe_extras`
-//! (with the script that made them).
+//! Agreement of ridge probes and k-means with scikit-learn, and of boundary bands with SciPy's erosion, on the numbers
+//! of `tests/golden/probe_extras` (with the script that made them).
 
 #![expect(clippy::unwrap_used, reason = "a test file: helpers outside `#[test]` are tests too")]
 
