@@ -26,7 +26,7 @@ fn main() -> probe::Result<()> {
         let middle = middles.row(rng.random_range(0..3 * m));
         row.zip_mut_with(&middle, |x, &middle| {
             let noise: f32 = StandardNormal.sample(&mut rng);
-            *x = middle + 1.5 * noise;
+            *x = middle + 6.0 * noise; // so much that groups overlap, and no early end
         });
     }
     println!("n {n} d {d} m {m}, {iterations} iterations, {} threads", rayon::current_num_threads());

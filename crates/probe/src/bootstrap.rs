@@ -24,7 +24,7 @@ use crate::count_table::CountTable;
 use crate::student::{normal_cdf, normal_quantile, student_cdf, student_quantile};
 
 /// Resamples whose sums are one product.
-const CHUNK: usize = 50;
+const CHUNK: usize = 125;
 
 /// A range of values.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -85,14 +85,8 @@ impl Resampling {
         let without = || pairs(a.all_but_one().collect(), b.all_but_one().collect());
         let chance = self.redraw(observed, a.len(), redrawn, without);
         let swapped = self.chunks(|resamples| {
-            let heads = self.coins(resamples, a.len());
-            let tails = heads.mapv(|head| 1.0 - head);
-            let mixed = |x: &CountTable, y: &CountTable| -> Vec<ConfusionMatrix> {
-                let (mut sums, others) = (x.weighted(heads.view()), y.weighted(tails.view()));
-                sums.iter_mut().zip(&others).for_each(|(sum, other)| sum.merge(other));
-                sums
-            };
-            pairs(mixed(&a, &b), mixed(&b, &a))
+            let exchanged = a.exchanged(&b, self.coins(resamples, a.len()).view());
+            exchanged.iter().map(|(a, b)| difference(a, b)).collect()
         });
         let tolerance = 1e-12 * observed.abs(); // sums of the same counts may come in another order
         let as_large = swapped.iter().filter(|value| value.abs() >= observed.abs() - tolerance).count();

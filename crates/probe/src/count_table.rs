@@ -5,7 +5,7 @@
 //! a product of `[1000, 2000]` and `[2000, 729]`. Counts are whole numbers below 2⁵³, and so the sums in 64-bit floats
 //! are exact.
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView1, ArrayView2, Axis};
 
 use crate::error::expect_shape;
 use crate::{ConfusionMatrix, Result};
@@ -48,6 +48,21 @@ impl CountTable {
     pub(crate) fn all_but_one(&self) -> impl Iterator<Item = ConfusionMatrix> {
         let sum = self.rows.sum_axis(Axis(0));
         self.rows.outer_iter().map(move |row| self.matrix((&sum - &row).iter()))
+    }
+
+    /// The sums where units with weight 1 are taken from here and those with weight 0 from `other`, and the sums where it is
+    /// the other way round; weights `[r, n]`.
+    pub(crate) fn exchanged(
+        &self,
+        other: &Self,
+        weights: ArrayView2<'_, f64>,
+    ) -> Vec<(ConfusionMatrix, ConfusionMatrix)> {
+        let base = other.rows.sum_axis(Axis(0));
+        let both = &base + &self.rows.sum_axis(Axis(0));
+        let moved = weights.dot(&(&self.rows - &other.rows)) + &base; // [r, q]
+        let pair =
+            |sums: ArrayView1<'_, f64>| (self.matrix(sums.iter()), self.matrix((&both - &sums).iter()));
+        moved.outer_iter().map(pair).collect()
     }
 
     fn matrix<'a>(&self, counts: impl Iterator<Item = &'a f64>) -> ConfusionMatrix {
@@ -115,6 +130,18 @@ mod tests {
         for (i, rest) in table.all_but_one().enumerate() {
             assert_eq!(&rest.counts() + &units[i].counts(), table.sum().counts());
         }
+    }
+
+    #[test]
+    fn what_one_side_gets_the_other_loses() {
+        let (units, mut others) = (units(), units());
+        others.reverse();
+        let (a, b) = (CountTable::new(&units), CountTable::new(&others));
+        let (mine, theirs) = a.exchanged(&b, array![[1.0, 0.0, 0.0, 1.0, 1.0]].view()).remove(0);
+        let picked = [&units[0], &others[1], &others[2], &units[3], &units[4]];
+        let expected = picked.iter().fold(Array2::<u64>::zeros((2, 3)), |sum, unit| sum + unit.counts());
+        assert_eq!(mine.counts(), expected);
+        assert_eq!(&mine.counts() + &theirs.counts(), &a.sum().counts() + &b.sum().counts());
     }
 
     #[test]

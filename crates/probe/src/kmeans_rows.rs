@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use crate::kmeans::KMeansMetric;
 
 /// Rows prepared and compared together.
-const BLOCK: usize = 128;
+const BLOCK: usize = 256;
 /// Rows of a task, unless that makes too many of them.
 const TASK: usize = 2048;
 /// Most tasks: each has its own sums.
@@ -30,6 +30,8 @@ pub(crate) struct PreparedRows<'a> {
     pub(crate) shift: Vec<f32>,
     /// `[n]`, multiplied; empty for distances.
     scale: Vec<f32>,
+    /// `[n]`: squared lengths of prepared rows.
+    squares: Vec<f32>,
     /// Mean over the features of the variance of prepared rows.
     pub(crate) variance: f64,
 }
@@ -70,37 +72,40 @@ impl<'a> PreparedRows<'a> {
         let inverse = |i: usize| if length(i) > SHORTEST { (1.0 / length(i)) as f32 } else { 0.0 };
         let scale: Vec<f32> =
             if cosine { (0..rows.nrows()).into_par_iter().map(inverse).collect() } else { Vec::new() };
-        let mut prepared = Self { rows, shift: vec![0.0; d], scale, variance: 0.0 };
-        let (mean, _) = prepared.moments();
+        let mut prepared = Self { rows, shift: vec![0.0; d], scale, squares: Vec::new(), variance: 0.0 };
         if !cosine {
-            prepared.shift = mean.iter().map(|&sum| (sum / n) as f32).collect();
+            let (sums, _) = prepared.moments();
+            prepared.shift = sums.iter().map(|&sum| (sum / n) as f32).collect();
         }
         let (sums, squares) = prepared.moments();
+        prepared.squares = squares;
+        let squares = prepared.squares.iter().map(|&square| f64::from(square)).sum::<f64>();
         let of_mean = sums.iter().map(|sum| (sum / n).powi(2)).sum::<f64>();
         prepared.variance = (squares / n - of_mean).max(0.0) / d.max(1) as f64;
         prepared
     }
 
-    /// Sums of the features and of all squares.
-    fn moments(&self) -> (Vec<f64>, f64) {
+    /// Sums of the features, `[d]`, and squared lengths, `[n]`.
+    fn moments(&self) -> (Vec<f64>, Vec<f32>) {
         let d = self.rows.ncols();
-        let tasks: Vec<(Vec<f64>, f64)> = self
+        let tasks: Vec<(Vec<f64>, Vec<f32>)> = self
             .tasks()
             .into_par_iter()
             .map(|(from, to)| {
-                let (mut row, mut sums, mut squares) = (vec![0.0; d], vec![0.0; d], 0.0);
+                let (mut row, mut sums, mut squares) =
+                    (vec![0.0; d], vec![0.0; d], Vec::with_capacity(to - from));
                 for i in from..to {
                     self.load(i, &mut row);
                     add(&row, &mut sums);
-                    squares += square(&row);
+                    squares.push(square(&row));
                 }
                 (sums, squares)
             })
             .collect();
-        let mut total = (vec![0.0; d], 0.0);
+        let mut total = (vec![0.0; d], Vec::with_capacity(self.len()));
         for (sums, squares) in tasks {
             total.0.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
-            total.1 += squares;
+            total.1.extend(squares);
         }
         total
     }
@@ -176,7 +181,7 @@ impl<'a> PreparedRows<'a> {
                 add(row, &mut sums[centre * d..][..d]);
                 pass.counts[centre] += 1;
                 pass.labels.push(arg[i]);
-                pass.distances.push((square(row) - 2.0 * f64::from(best[i])).max(0.0) as f32);
+                pass.distances.push((self.squares[start + i] - 2.0 * best[i]).max(0.0));
             }
         }
         pass
@@ -217,11 +222,11 @@ fn add(row: &[f32], sums: &mut [f64]) {
 }
 
 /// `Σ x²` in lanes of 32 bits.
-fn square(row: &[f32]) -> f64 {
-    f64::from(kernels::simd(
+fn square(row: &[f32]) -> f32 {
+    kernels::simd(
         #[inline(always)]
         || kernels::dot(row, row),
-    ))
+    )
 }
 
 #[cfg(test)]

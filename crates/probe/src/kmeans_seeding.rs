@@ -50,12 +50,11 @@ pub(crate) fn seed_centres(rows: &PreparedRows<'_>, m: usize, d: usize, rng: &mu
             (0..s).map(|i| if i == candidates[trial] { 0.0 } else { nearest[i].min(distance(i)) }).collect()
         };
         let total = |distances: &[f64]| distances.iter().sum::<f64>();
-        let mut best = after(0);
-        let mut taken = candidates[0];
-        for trial in 1..candidates.len() {
+        let (mut best, mut taken) = (after(0), candidates[0]);
+        for (trial, &candidate) in candidates.iter().enumerate().skip(1) {
             let other = after(trial);
             if total(&other) < total(&best) {
-                (best, taken) = (other, candidates[trial]);
+                (best, taken) = (other, candidate);
             }
         }
         nearest = best;

@@ -233,6 +233,9 @@ mod tests {
         assert!(matches!(fit(&[], &[1]), Err(Error::Empty(_))));
         assert!(matches!(fit(&[0.1], &[4]), Err(Error::Range { what: "dimension", .. })));
         let params = RidgeParams { lambdas: vec![0.1], dims: vec![1] };
-        assert!(matches!(params.fit(&gram, Selection::Folds(&[gram.clone()])), Err(Error::Empty(_))));
+        assert!(matches!(
+            params.fit(&gram, Selection::Folds(std::slice::from_ref(&gram))),
+            Err(Error::Empty(_))
+        ));
     }
 }
