@@ -122,7 +122,7 @@ impl Ridge {
     ///
     /// Each row is predicted by the fit without it, at the same penalty `p`: its miss is that of the fit with it over
     /// `1 − h`, where `h` is its leverage. Patches of one image are much alike, so this asks less than leaving out
-    /// images does ([`Selection::Folds`]).
+    /// images does ([`Selection::Folds`](crate::Selection::Folds)).
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) and [`Error::Range`](crate::Error::Range) for rows that do not fit or are
