@@ -63,8 +63,7 @@ pub struct KMeans {
 }
 
 impl KMeansParams {
-    /// As published for 20 iterations of this and scikit-learn's tolerance: `clusters` clusters by `metric`, one start,
-    /// at most 100 iterations, tolerance 1e-4, seed 0.
+    /// `clusters` clusters by `metric`: one start, at most 100 iterations, scikit-learn's tolerance of 1e-4, seed 0.
     #[must_use]
     pub fn new(clusters: usize, metric: KMeansMetric) -> Self {
         Self { clusters, metric, iterations: 100, tolerance: 1e-4, restarts: 1, seed: 0 }
