@@ -9,8 +9,8 @@
 
 use std::cmp::Ordering;
 
-use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView2, Axis, s};
+use kernels::{Matrix, MatrixMut, Threads, gemm};
+use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use crate::error::{expect_range, expect_shape};
@@ -19,7 +19,7 @@ use crate::top_accuracy::TOP;
 use crate::{Error, LabelledRows, Result, TopAccuracy};
 
 /// Test rows and training rows of a tile: its cosines (1 MiB) stay in the cache of a core.
-const TILE: (usize, usize) = (128, 2048);
+pub(crate) const TILE: (usize, usize) = (128, 2048);
 
 /// Shorter rows than this count as zero, as in `torch.nn.functional.normalize`.
 const SHORTEST: f64 = 1e-12;
@@ -91,7 +91,7 @@ impl KnnVote {
         Ok(rankings)
     }
 
-    fn check(&self, train: LabelledRows<'_>, test: ArrayView2<'_, f32>) -> Result<()> {
+    pub(crate) fn check(&self, train: LabelledRows<'_>, test: ArrayView2<'_, f32>) -> Result<()> {
         if self.ks.is_empty() {
             return Err(Error::Empty("list of k"));
         }
@@ -104,14 +104,21 @@ impl KnnVote {
         self.ks.iter().try_for_each(|&k| expect_range((1..=train.len()).contains(&k), "k", &expected, k))
     }
 
-    /// The best classes of one test row for every `k`, from its neighbours, nearest first.
-    fn votes(&self, neighbours: &[Neighbour], dense: &[usize], names: &[u32]) -> Vec<Vec<u32>> {
+    /// Sums of the votes of neighbours, nearest first, for each of some classes.
+    pub(crate) fn sums(&self, neighbours: &[Neighbour], class_of_row: &[usize], classes: usize) -> Vec<f64> {
         // Counted from the nearest, so that a low temperature does not overflow: the same factor for all classes.
         let nearest = neighbours.first().map_or(0.0, |n| f64::from(n.cosine));
-        let vote = |n: &Neighbour| ((f64::from(n.cosine) - nearest) / self.temperature).exp();
+        let mut sums = vec![0.0; classes];
+        for n in neighbours {
+            sums[class_of_row[n.row]] += ((f64::from(n.cosine) - nearest) / self.temperature).exp();
+        }
+        sums
+    }
+
+    /// The best classes of one test row for every `k`, from its neighbours, nearest first.
+    fn votes(&self, neighbours: &[Neighbour], dense: &[usize], names: &[u32]) -> Vec<Vec<u32>> {
         let one = |&k: &usize| {
-            let mut sums = vec![0.0; names.len()];
-            neighbours[..k].iter().for_each(|n| sums[dense[n.row]] += vote(n));
+            let sums = self.sums(&neighbours[..k], dense, names.len());
             // A far neighbour's vote may round to nothing; it is a vote all the same.
             let mut voted: Vec<usize> = neighbours[..k].iter().map(|n| dense[n.row]).collect();
             voted.sort_unstable();
@@ -139,9 +146,9 @@ impl KnnRanking {
 
 /// A training row as a test row sees it.
 #[derive(Debug, Clone, Copy)]
-struct Neighbour {
-    cosine: f32,
-    row: usize,
+pub(crate) struct Neighbour {
+    pub(crate) cosine: f32,
+    pub(crate) row: usize,
 }
 
 impl Neighbour {
@@ -151,14 +158,22 @@ impl Neighbour {
     }
 }
 
-/// The `k` nearest training rows of every test row, nearest first.
-fn nearest(test: ArrayView2<'_, f32>, train: ArrayView2<'_, f32>, k: usize) -> Vec<Vec<Neighbour>> {
+/// The `k` nearest training rows of every test row, nearest first. Both are [`normalised`].
+pub(crate) fn nearest(
+    test: ArrayView2<'_, f32>,
+    train: ArrayView2<'_, f32>,
+    k: usize,
+) -> Vec<Vec<Neighbour>> {
     let mut best: Vec<Best> = (0..test.nrows()).map(|_| Best::new(k)).collect();
-    let mut cosines = Array2::zeros((test.nrows(), TILE.1.min(train.nrows())));
+    let d = test.ncols();
+    let test = Matrix::new(test.as_slice().expect("standard layout"), test.nrows(), d);
+    let mut cosines = vec![0.0; best.len() * TILE.1.min(train.nrows())];
     for (tile, rows) in train.axis_chunks_iter(Axis(0), TILE.1).enumerate() {
-        let mut cosines = cosines.slice_mut(s![.., ..rows.nrows()]);
-        general_mat_mul(1.0, &test, &rows.t(), 0.0, &mut cosines);
-        for (best, cosines) in best.iter_mut().zip(cosines.outer_iter()) {
+        let n = rows.nrows();
+        let cosines = &mut cosines[..best.len() * n];
+        let rows = Matrix::new(rows.to_slice().expect("standard layout"), n, d);
+        gemm(MatrixMut::new(cosines, best.len(), n), 0.0, 1.0, test, rows.t(), Threads::One);
+        for (best, cosines) in best.iter_mut().zip(cosines.chunks_exact(n)) {
             (tile * TILE.1..).zip(cosines).for_each(|(row, &cosine)| best.offer(Neighbour { cosine, row }));
         }
     }
@@ -200,7 +215,7 @@ impl Best {
 }
 
 /// Rows of length 1; zero rows stay zero.
-fn normalised(rows: ArrayView2<'_, f32>) -> Array2<f32> {
+pub(crate) fn normalised(rows: ArrayView2<'_, f32>) -> Array2<f32> {
     let mut rows = rows.as_standard_layout().into_owned();
     rows.outer_iter_mut().into_par_iter().for_each(|mut row| {
         let length = row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt().max(SHORTEST);
