@@ -25,5 +25,6 @@ pub use linear::{LinearGrads, linear, linear_backward};
 pub use matrix::{Matrix, MatrixMut, Threads, gemm};
 pub use panels::{
     Epilogue, PackedLinear, PanelShape, one_thread, panel_attention, panel_layer_norm, panel_rope,
+    prefetch_read,
 };
 pub use rows::{add_column_sums, for_each_row};

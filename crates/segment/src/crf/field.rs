@@ -27,9 +27,9 @@ impl Row {
     /// `self += share * other`.
     #[inline(always)]
     pub(super) fn add(&mut self, share: f32, other: &Self) {
-        for lane in 0..BLOCK {
-            self.0[lane] += share * other.0[lane];
-        }
+        // As one value: written lane by lane, each lane would have to be stored before the next is loaded.
+        let own = self.0;
+        *self = Self(std::array::from_fn(|lane| own[lane] + share * other.0[lane]));
     }
 
     /// `share * self`.

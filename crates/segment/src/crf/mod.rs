@@ -217,28 +217,37 @@ impl Memory {
         if let Some(kernel) = alike {
             kernel.collect(q, &mut self.alike);
         }
-        let base = |pixel: usize, to: &mut Row| {
-            *to = likely[pixel];
-            if let Some(kernel) = alike {
-                kernel.read(pixel, &self.alike, to);
-            }
-        };
         if let Some(Smooth::Scattered(kernel)) = smooth {
             kernel.collect(q, &mut self.smooth);
         }
+        let Self { alike: rows, smooth: memory } = self;
         kernels::simd(
             #[inline(always)]
             || match smooth {
-                Some(Smooth::Regular(kernel)) => kernel.add(q, &mut self.smooth, base),
+                Some(Smooth::Regular(kernel)) => kernel.add(
+                    q,
+                    memory,
+                    #[inline(always)]
+                    |pixel, to| base(likely, alike, rows, pixel, to),
+                ),
                 other => {
                     for (pixel, to) in q.iter_mut().enumerate() {
-                        base(pixel, to);
+                        base(likely, alike, rows, pixel, to);
                         if let Some(Smooth::Scattered(kernel)) = other {
-                            kernel.read(pixel, &self.smooth, to);
+                            kernel.read(pixel, memory, to);
                         }
                     }
                 }
             },
         );
+    }
+}
+
+/// The unary term, and what appearance adds to it.
+#[inline(always)]
+fn base(likely: &[Row], alike: &Option<Scattered>, rows: &[Row], pixel: usize, to: &mut Row) {
+    *to = likely[pixel];
+    if let Some(kernel) = alike {
+        kernel.read(pixel, rows, to);
     }
 }

@@ -80,10 +80,15 @@ impl Scattered {
 /// Half of either neighbour is added to every vertex of a chain.
 #[inline(always)]
 fn blur(rows: &mut [Row], chains: &[u32]) {
+    /// Links that a row is asked for before its turn.
+    const AHEAD: usize = 12;
     let Some(&first) = chains.first() else { return };
     let (mut before, mut own) = (Row::ZERO, rows[(first & !END) as usize]);
     for (i, &link) in chains.iter().enumerate() {
         // Without branches: how long a chain is cannot be foreseen.
+        if let Some(ahead) = chains.get(i + AHEAD) {
+            kernels::prefetch_read(&rows[(ahead & !END) as usize..][..1]);
+        }
         let goes_on = (link >> 31).wrapping_sub(1);
         let next = rows[(chains.get(i + 1).unwrap_or(&link) & !END) as usize];
         rows[(link & !END) as usize] = own.blurred(&before, &next.and(goes_on));
