@@ -7,7 +7,7 @@
 //!
 //! [`write`] is the other way, for pictures that are drawn.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 
 use flate2::read::ZlibDecoder;
 use ndarray::{ArrayD, ArrayViewD, IxDyn, ShapeBuilder as _};
@@ -246,10 +246,13 @@ fn put(to: &mut Vec<u8>, kind: u32, data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use flate2::{Compression, write::ZlibEncoder};
     use ndarray::{Array2, Array3};
 
     use super::*;
+    use crate::label_file::IGNORE;
 
     fn picture() -> ArrayD<u8> {
         Array3::from_shape_fn((3, 5, 4), |(y, x, c)| (y * 60 + x * 10 + c) as u8).into_dyn()
@@ -285,6 +288,29 @@ mod tests {
         file.extend(if order == Order::Big { [1, 0, b'M', b'I'] } else { [0, 1, b'I', b'M'] });
         file.extend(element(kind::MATRIX, &matrix));
         file
+    }
+
+    /// Files that scipy wrote (`tests/golden/dataset/mat.py`).
+    #[test]
+    fn files_of_another_program() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/dataset/mat");
+        let file = |name: &str| std::fs::read(folder.join(name)).unwrap();
+        let image =
+            Array3::from_shape_fn((5, 7, 4), |(y, x, c)| (y * 41 + x * 17 + c * 101) as u8).into_dyn();
+        let label = Array2::from_shape_fn((5, 7), |(y, x)| ((y * 3 + x) % 6) as u8);
+        let mut with_void = label.clone();
+        with_void[[4, 6]] = 255;
+        for (name, array, expected) in [
+            ("tile_plain.mat", "img", image.clone()),
+            ("tile_compressed.mat", "img", image),
+            ("tile_compressed.mat", "gt", with_void.clone().into_dyn()),
+            ("label_double.mat", "gt", with_void.into_dyn()),
+            ("label_short.mat", "gt", label.into_dyn()),
+        ] {
+            assert_eq!(read(&file(name), array, Some(IGNORE)).unwrap(), expected, "{name} {array}");
+        }
+        assert!(read(&file("version_4.mat"), "gt", None).unwrap_err().contains("version 5"));
+        assert!(read(&file("cells.mat"), "gt", None).unwrap_err().contains("not an array of real numbers"));
     }
 
     #[test]
