@@ -1,76 +1,37 @@
-//! A number for every class of every pixel, sixteen classes of a pixel side by side.
+//! A number for every class of every pixel, some classes of a pixel side by side.
 //!
-//! Classes go in *planes* of [`BLOCK`]; a [`Row`] is what one pixel (or one vertex of a lattice) has in a plane: a cache line,
-//! aligned as one, so that a look at any row is one access to memory. What the last plane has beyond the classes is -∞ among
+//! Classes go in *planes*; a [`Row`] is what one pixel has in a plane. What the last plane has beyond the classes is -∞ among
 //! scores and 0 among probabilities. Nothing here knows of neighbours.
 
 use kernels::exp;
 use ndarray::{Array3, ArrayView3, Axis};
 
+use super::row::Row;
 use super::work::{Work, each};
-
-/// Classes that are worked on side by side.
-pub(super) const BLOCK: usize = 16;
 
 /// Lines of the picture that a thread works through at a time.
 const LINES: usize = 4;
 
-/// Numbers of a plane for one pixel or one vertex.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[repr(align(64))]
-pub(super) struct Row(pub(super) [f32; BLOCK]);
-
-impl Row {
-    pub(super) const ZERO: Self = Self([0.0; BLOCK]);
-    pub(super) const ONE: Self = Self([1.0; BLOCK]);
-
-    /// `self += share * other`.
-    #[inline(always)]
-    pub(super) fn add(&mut self, share: f32, other: &Self) {
-        // As one value: written lane by lane, each lane would have to be stored before the next is loaded.
-        let own = self.0;
-        *self = Self(std::array::from_fn(|lane| own[lane] + share * other.0[lane]));
-    }
-
-    /// `share * self`.
-    #[inline(always)]
-    pub(super) fn times(&self, share: f32) -> Self {
-        Self(std::array::from_fn(|lane| share * self.0[lane]))
-    }
-
-    /// The row, or zeros: `mask` is all ones or all zeros.
-    #[inline(always)]
-    pub(super) fn and(&self, mask: u32) -> Self {
-        Self(std::array::from_fn(|lane| f32::from_bits(self.0[lane].to_bits() & mask)))
-    }
-
-    /// A step of the lattices' blur: half of either neighbour is added.
-    #[inline(always)]
-    pub(super) fn blurred(&self, before: &Self, after: &Self) -> Self {
-        Self(std::array::from_fn(|lane| self.0[lane] + 0.5 * (before.0[lane] + after.0[lane])))
-    }
-}
-
-/// Planes of all classes: `[⌈k / 16⌉][h w]` rows.
-pub(super) struct Field {
+/// Planes of all classes, each a row per pixel: `[⌈k / lanes⌉][h w]`.
+pub(super) struct Field<R> {
     classes: usize,
     w: usize,
-    pub(super) planes: Vec<Vec<Row>>,
+    pub(super) planes: Vec<Vec<R>>,
 }
 
-impl Field {
+impl<R: Row> Field<R> {
     /// The unary term as scores, `-U = ln p`.
     ///
     /// * `probabilities`: `[k, h, w]`.
     /// * `smallest`: probabilities are kept above it, and at most 1.
     pub(super) fn scores(probabilities: &ArrayView3<'_, f32>, smallest: f32, work: Work) -> Self {
         let (classes, h, w) = probabilities.dim();
-        let planes = (0..classes.div_ceil(BLOCK)).map(|_| vec![Row([f32::NEG_INFINITY; BLOCK]); h * w]);
+        let planes = (0..classes.div_ceil(R::LANES)).map(|_| vec![R::all(f32::NEG_INFINITY); h * w]);
         let mut field = Self { classes, w, planes: planes.collect() };
         each(work, field.lines(), |(part, mut planes)| {
             let mut logs = vec![0.0; w];
             for (class, plane) in probabilities.outer_iter().enumerate() {
-                let rows = planes[class / BLOCK].chunks_exact_mut(w).enumerate();
+                let rows = planes[class / R::LANES].chunks_exact_mut(w).enumerate();
                 for (y, rows) in rows {
                     let line = plane.row(part * LINES + y);
                     logs.iter_mut().zip(line).for_each(|(to, &p)| *to = p);
@@ -82,7 +43,7 @@ impl Field {
                             }
                         },
                     );
-                    rows.iter_mut().zip(&logs).for_each(|(row, &x)| row.0[class % BLOCK] = x);
+                    rows.iter_mut().zip(&logs).for_each(|(row, &x)| row.lanes_mut()[class % R::LANES] = x);
                 }
             }
         });
@@ -109,9 +70,9 @@ impl Field {
     }
 
     /// Some lines of every plane, numbered.
-    fn lines(&mut self) -> Vec<(usize, Vec<&mut [Row]>)> {
+    fn lines(&mut self) -> Vec<(usize, Vec<&mut [R]>)> {
         let pixels = LINES * self.w;
-        let mut lines: Vec<Vec<&mut [Row]>> = Vec::new();
+        let mut lines: Vec<Vec<&mut [R]>> = Vec::new();
         for plane in &mut self.planes {
             for (part, rows) in plane.chunks_mut(pixels).enumerate() {
                 if part == lines.len() {
@@ -131,8 +92,8 @@ impl Field {
         each(work, parts, |(part, mut out)| {
             for (class, mut plane) in out.outer_iter_mut().enumerate() {
                 for (y, mut line) in plane.outer_iter_mut().enumerate() {
-                    let rows = &self.planes[class / BLOCK][(part * LINES + y) * self.w..];
-                    line.iter_mut().zip(rows).for_each(|(to, row)| *to = row.0[class % BLOCK]);
+                    let rows = &self.planes[class / R::LANES][(part * LINES + y) * self.w..];
+                    line.iter_mut().zip(rows).for_each(|(to, row)| *to = row.lanes()[class % R::LANES]);
                 }
             }
         });
@@ -144,44 +105,34 @@ impl Field {
 const LEAST: f32 = -87.0;
 
 #[inline(always)]
-fn softmax(planes: &mut [&mut [Row]], pixel: usize) {
-    let mut tops = Row([f32::NEG_INFINITY; BLOCK]);
+fn softmax<R: Row>(planes: &mut [&mut [R]], pixel: usize) {
+    /// NaN counts as none.
+    #[inline(always)]
+    fn larger(a: f32, b: f32) -> f32 {
+        if a > b { a } else { b }
+    }
+    let mut tops = R::all(f32::NEG_INFINITY);
     for plane in planes.iter() {
-        let row = &plane[pixel];
-        for lane in 0..BLOCK {
-            tops.0[lane] = if row.0[lane] > tops.0[lane] { row.0[lane] } else { tops.0[lane] };
-        }
+        tops = plane[pixel].zip(&tops, larger);
     }
-    let top = fold(tops, |a, b| if a > b { a } else { b });
-    let mut sums = Row::ZERO;
+    let top = tops.fold(larger);
+    let mut sums = R::all(0.0);
     for plane in planes.iter_mut() {
-        let row = &mut plane[pixel];
-        for lane in 0..BLOCK {
-            let x = row.0[lane] - top;
-            let e = if x < LEAST { 0.0 } else { exp(x) };
-            row.0[lane] = e;
-            sums.0[lane] += e;
-        }
+        let row = plane[pixel].map(
+            #[inline(always)]
+            |x| if x - top < LEAST { 0.0 } else { exp(x - top) },
+        );
+        plane[pixel] = row;
+        sums.add(1.0, &row);
     }
-    let scale = 1.0 / fold(sums, |a, b| a + b);
+    let scale = 1.0
+        / sums.fold(
+            #[inline(always)]
+            |a, b| a + b,
+        );
     for plane in planes.iter_mut() {
-        let row = &mut plane[pixel];
-        *row = row.times(scale);
+        plane[pixel] = plane[pixel].times(scale);
     }
-}
-
-/// All lanes into one, by halves.
-#[inline(always)]
-fn fold(row: Row, f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = row.0;
-    let mut half = BLOCK / 2;
-    while half > 0 {
-        for lane in 0..half {
-            lanes[lane] = f(lanes[lane], lanes[lane + half]);
-        }
-        half /= 2;
-    }
-    lanes[0]
 }
 
 /// The natural logarithm of a normal number above 0, at most two units in the last place off; NaN stays NaN.
@@ -203,6 +154,7 @@ fn ln(x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::row::{Line, Quarter};
     use super::*;
 
     #[test]
@@ -221,14 +173,19 @@ mod tests {
     /// Classes that do not fill their planes; lines that do not fill their parts.
     #[test]
     fn scores_of_probabilities_are_those_probabilities() {
+        there_and_back::<Line>();
+        there_and_back::<Quarter>();
+    }
+
+    fn there_and_back<R: Row>() {
         for (k, h, w) in [(1, 1, 1), (3, 5, 2), (16, 6, 3), (27, 9, 7), (40, 4, 1)] {
             let mut p = Array3::from_shape_fn((k, h, w), |(k, y, x)| 0.1 + ((k * 5 + y * 3 + x) % 7) as f32);
             p.lanes_mut(Axis(0)).into_iter().for_each(|mut pixel| pixel /= pixel.sum());
             let mut all = Vec::new();
             for work in [Work::One, Work::All] {
-                let mut field = Field::scores(&p.view(), 1e-5, work);
+                let mut field = Field::<R>::scores(&p.view(), 1e-5, work);
                 field.normalise(work);
-                let beyond = |row: &Row| row.0[(k - 1) % BLOCK + 1..].iter().all(|&q| q == 0.0);
+                let beyond = |row: &R| row.lanes()[(k - 1) % R::LANES + 1..].iter().all(|&q| q == 0.0);
                 assert!(field.planes.last().unwrap().iter().all(beyond));
                 all.push(field.by_class(work));
             }
@@ -241,7 +198,7 @@ mod tests {
     fn a_pixel_without_numbers_stays_without_and_harms_no_other() {
         let mut p = Array3::from_elem((3, 1, 2), 0.5_f32);
         p[[1, 0, 0]] = f32::NAN;
-        let mut field = Field::scores(&p.view(), 1e-5, Work::One);
+        let mut field = Field::<Quarter>::scores(&p.view(), 1e-5, Work::One);
         field.normalise(Work::One);
         let q = field.by_class(Work::One);
         assert!(q.slice(ndarray::s![.., 0, 0]).iter().all(|q| q.is_nan()));

@@ -13,15 +13,17 @@
 mod field;
 mod lattice;
 mod regular;
+mod row;
 mod scattered;
 mod simplex;
 mod work;
 
-use field::{Field, Row};
+use field::Field;
 use lattice::Lattice;
 use ndarray::{Array3, ArrayView3};
 use rayon::prelude::*;
 use regular::Regular;
+use row::{Line, Quarter, Row};
 use scattered::Scattered;
 use work::{Work, both, each};
 
@@ -36,6 +38,9 @@ const MOST_SMOOTH: f32 = 8192.0;
 /// The same for appearance, places and colours: coordinates on a lattice of five dimensions are at most 9 times as large, and
 /// have 12 bits when divided by 6.
 const MOST_ALIKE: f32 = 1024.0;
+
+/// Classes for which narrow rows are sooner done.
+const MOST_FEW: usize = 8;
 
 /// The two kernels and how often they are applied. The default is STEGO's.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -120,14 +125,26 @@ impl DenseCrf {
         probabilities: &ArrayView3<'_, f32>,
         work: Work,
     ) -> Array3<f32> {
+        match probabilities.dim().0 {
+            0..=MOST_FEW => self.infer_in::<Quarter>(image, probabilities, work),
+            _ => self.infer_in::<Line>(image, probabilities, work),
+        }
+    }
+
+    fn infer_in<R: Row>(
+        &self,
+        image: &ArrayView3<'_, u8>,
+        probabilities: &ArrayView3<'_, f32>,
+        work: Work,
+    ) -> Array3<f32> {
         let ((smooth, alike), likely) = both(
             work,
             || both(work, || self.smooth(image), || self.alike(image, work)),
-            || Field::scores(probabilities, SMALLEST, work), // -U
+            || Field::<R>::scores(probabilities, SMALLEST, work), // -U
         );
         let mut q = likely.copy();
         q.normalise(work);
-        let mut memories = vec![Memory::default(); q.planes.len()];
+        let mut memories = vec![Memory { alike: Vec::new(), smooth: Vec::new() }; q.planes.len()];
         for _ in 0..self.iterations {
             let planes = q.planes.iter_mut().zip(&likely.planes).zip(&mut memories);
             each(work, planes.collect(), |((q, likely), memory)| {
@@ -205,15 +222,15 @@ enum Smooth {
 }
 
 /// What a plane needs while it is filtered.
-#[derive(Debug, Clone, Default)]
-struct Memory {
-    alike: Vec<Row>,
-    smooth: Vec<Row>,
+#[derive(Debug, Clone)]
+struct Memory<R> {
+    alike: Vec<R>,
+    smooth: Vec<R>,
 }
 
-impl Memory {
+impl<R: Row> Memory<R> {
     /// Puts the scores `-U + Σ_m w_m k̃_m(Q)` of a plane in place of its `Q`.
-    fn step(&mut self, smooth: &Option<Smooth>, alike: &Option<Scattered>, likely: &[Row], q: &mut [Row]) {
+    fn step(&mut self, smooth: &Option<Smooth>, alike: &Option<Scattered>, likely: &[R], q: &mut [R]) {
         if let Some(kernel) = alike {
             kernel.collect(q, &mut self.alike);
         }
@@ -245,7 +262,7 @@ impl Memory {
 
 /// The unary term, and what appearance adds to it.
 #[inline(always)]
-fn base(likely: &[Row], alike: &Option<Scattered>, rows: &[Row], pixel: usize, to: &mut Row) {
+fn base<R: Row>(likely: &[R], alike: &Option<Scattered>, rows: &[R], pixel: usize, to: &mut R) {
     *to = likely[pixel];
     if let Some(kernel) = alike {
         kernel.read(pixel, rows, to);

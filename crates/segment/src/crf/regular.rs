@@ -16,7 +16,7 @@
 
 use std::iter;
 
-use super::field::Row;
+use super::row::{Quarter, Row};
 use super::scattered::TINY;
 use super::simplex::Simplex;
 
@@ -108,13 +108,13 @@ impl Regular {
 
     /// Puts the symmetric normalisation into the shares.
     fn normalise(&mut self) {
-        let mut rows = vec![Row::ONE; self.corners.len()];
+        let mut rows = vec![Quarter::all(1.0); self.corners.len()];
         kernels::simd(
             #[inline(always)]
-            || self.add(&mut rows, &mut Vec::new(), |_, row| *row = Row::ZERO),
+            || self.add(&mut rows, &mut Vec::new(), |_, row| *row = Quarter::all(0.0)),
         );
         for (corners, sum) in self.corners.iter_mut().zip(rows) {
-            let scale = 1.0 / (sum.0[0] + TINY).sqrt();
+            let scale = 1.0 / (sum.lanes()[0] + TINY).sqrt();
             corners.iter_mut().for_each(|(_, share)| *share *= scale);
         }
     }
@@ -125,12 +125,12 @@ impl Regular {
     /// * `memory`: kept from one call to the next, whatever is in it.
     /// * `base`: of a pixel, written to what was its row.
     #[inline(always)]
-    pub(super) fn add(&self, q: &mut [Row], memory: &mut Vec<Row>, base: impl Fn(usize, &mut Row)) {
-        memory.resize(self.kept * self.columns, Row::ZERO);
+    pub(super) fn add<R: Row>(&self, q: &mut [R], memory: &mut Vec<R>, base: impl Fn(usize, &mut R)) {
+        memory.resize(self.kept * self.columns, R::all(0.0));
         let pixels = |y: usize| y * self.w..(y + 1) * self.w;
         for &step in &self.steps {
             match step {
-                Step::Clear(line) => memory[self.place(line)].fill(Row::ZERO),
+                Step::Clear(line) => memory[self.place(line)].fill(R::all(0.0)),
                 Step::Share(y) => {
                     for (q, corners) in q[pixels(y)].iter().zip(&self.corners[pixels(y)]) {
                         for &(at, share) in corners {
@@ -142,7 +142,7 @@ impl Regular {
                 Step::Read(y) => {
                     let (shift, all) = (SHIFT * self.columns, self.kept * self.columns);
                     for pixel in pixels(y) {
-                        let mut sum = Row::ZERO;
+                        let mut sum = R::all(0.0);
                         for &(at, share) in &self.corners[pixel] {
                             let at = at as usize;
                             sum.add(share, &memory[if at < shift { at + all - shift } else { at - shift }]);
@@ -163,7 +163,7 @@ impl Regular {
 
     /// Blurs a line in a direction, from where it lies after those before to the place of the topmost line that it takes from.
     #[inline(always)]
-    fn blur(&self, direction: usize, line: usize, memory: &mut [Row]) {
+    fn blur<R: Row>(&self, direction: usize, line: usize, memory: &mut [R]) {
         let reach = if direction == 2 { 2 } else { 1 };
         let at = line + self.kept - direction; // one line further up for each direction before
         let places = [at - reach, at, at + reach].map(|line| self.place(line));
@@ -262,8 +262,8 @@ fn steps(spans: &[(usize, usize)], lines: usize) -> (Vec<Step>, usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::field::BLOCK;
     use super::super::lattice::Lattice;
+    use super::super::row::Line;
     use super::super::scattered::Scattered;
     use super::super::work::Work;
     use super::*;
@@ -281,19 +281,22 @@ mod tests {
                 let table = Scattered::new(lattice, 3.0);
                 let lines = Regular::new((h, w), deviation, 3.0);
                 let value = |i: usize, lane: usize| ((i * 7 + lane * 5) % 13) as f32 * 0.1;
-                let q: Vec<Row> =
-                    (0..h * w).map(|i| Row(std::array::from_fn(|lane| value(i, lane)))).collect();
+                let mut q = vec![Line::all(0.0); h * w];
+                for (i, row) in q.iter_mut().enumerate() {
+                    row.lanes_mut().iter_mut().enumerate().for_each(|(lane, x)| *x = value(i, lane));
+                }
                 let mut rows = Vec::new();
                 table.collect(&q, &mut rows);
-                let mut memory = vec![Row::ONE; 5];
+                let mut memory = vec![Line::all(1.0); 5];
                 let mut got = q.clone();
-                lines.add(&mut got, &mut memory, |i, row| *row = Row::ONE.times(i as f32));
+                lines.add(&mut got, &mut memory, |i, row| *row = Line::all(1.0).times(i as f32));
                 for i in 0..h * w {
-                    let mut expected = Row::ONE.times(i as f32);
+                    let mut expected = Line::all(1.0).times(i as f32);
                     table.read(i, &rows, &mut expected);
-                    let near =
-                        |lane: usize| (got[i].0[lane] - expected.0[lane]).abs() < 1e-4 * (1.0 + i as f32);
-                    assert!((0..BLOCK).all(near), "{h} x {w}, {deviation}, {i}: {got:?} {expected:?}");
+                    let near = |lane: usize| {
+                        (got[i].lanes()[lane] - expected.lanes()[lane]).abs() < 1e-4 * (1.0 + i as f32)
+                    };
+                    assert!((0..16).all(near), "{h} x {w}, {deviation}, {i}: {got:?} {expected:?}");
                 }
             }
         }

@@ -3,8 +3,8 @@
 //! One plane of classes at a time, by one thread, so that pixels can simply be added to their vertices and chains be
 //! blurred in place.
 
-use super::field::Row;
 use super::lattice::{END, Lattice};
+use super::row::{Quarter, Row};
 
 /// Keeps a sum that is divided by from zero.
 pub(super) const TINY: f32 = 1e-20;
@@ -35,11 +35,11 @@ impl Scattered {
     fn normalise(&mut self) {
         let pixels = self.shares.len() / self.corners;
         let mut rows = Vec::new();
-        self.collect(&vec![Row::ONE; pixels], &mut rows);
+        self.collect(&vec![Quarter::all(1.0); pixels], &mut rows);
         for pixel in 0..pixels {
-            let mut sum = Row::ZERO;
+            let mut sum = Quarter::all(0.0);
             self.read(pixel, &rows, &mut sum);
-            let scale = 1.0 / (sum.0[0] + TINY).sqrt();
+            let scale = 1.0 / (sum.lanes()[0] + TINY).sqrt();
             self.shares[pixel * self.corners..][..self.corners].iter_mut().for_each(|(_, s)| *s *= scale);
         }
     }
@@ -48,9 +48,9 @@ impl Scattered {
     ///
     /// * `q`: a row per pixel.
     /// * `rows`: becomes a row per vertex, whatever it was.
-    pub(super) fn collect(&self, q: &[Row], rows: &mut Vec<Row>) {
+    pub(super) fn collect<R: Row>(&self, q: &[R], rows: &mut Vec<R>) {
         rows.clear();
-        rows.resize(self.vertices, Row::ZERO);
+        rows.resize(self.vertices, R::all(0.0));
         kernels::simd(
             #[inline(always)]
             || {
@@ -68,8 +68,8 @@ impl Scattered {
 
     /// Adds `w k̃` at a pixel.
     #[inline(always)]
-    pub(super) fn read(&self, pixel: usize, rows: &[Row], to: &mut Row) {
-        let mut sum = Row::ZERO;
+    pub(super) fn read<R: Row>(&self, pixel: usize, rows: &[R], to: &mut R) {
+        let mut sum = R::all(0.0);
         for &(vertex, share) in &self.shares[pixel * self.corners..][..self.corners] {
             sum.add(share, &rows[vertex as usize]);
         }
@@ -79,11 +79,11 @@ impl Scattered {
 
 /// Half of either neighbour is added to every vertex of a chain.
 #[inline(always)]
-fn blur(rows: &mut [Row], chains: &[u32]) {
+fn blur<R: Row>(rows: &mut [R], chains: &[u32]) {
     /// Links that a row is asked for before its turn.
     const AHEAD: usize = 12;
     let Some(&first) = chains.first() else { return };
-    let (mut before, mut own) = (Row::ZERO, rows[(first & !END) as usize]);
+    let (mut before, mut own) = (R::all(0.0), rows[(first & !END) as usize]);
     for (i, &link) in chains.iter().enumerate() {
         // Without branches: how long a chain is cannot be foreseen.
         if let Some(ahead) = chains.get(i + AHEAD) {
