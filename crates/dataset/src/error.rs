@@ -68,6 +68,14 @@ pub enum Error {
         /// What was looked for, or why what is there cannot be used.
         detail: String,
     },
+    /// The file that lists a data set's images cannot be used.
+    #[error("cannot use the list of images {}: {reason}", path.display())]
+    List {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// A folder cannot be listed.
     #[error("cannot list {}", path.display())]
     Io {
@@ -187,6 +195,7 @@ impl Error {
                 | Self::NotFound { .. }
                 | Self::NotAFolder { .. }
                 | Self::Empty { .. }
+                | Self::List { .. }
                 | Self::NoSource { .. }
         )
     }

@@ -14,7 +14,7 @@ use crate::source::Source;
 use crate::{Error, Listed, Result};
 
 /// Label value that is no class.
-const IGNORE: u8 = 255;
+pub(crate) const IGNORE: u8 = 255;
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 /// Decodes a label.
@@ -27,6 +27,22 @@ pub(crate) fn read_label(
     classes: usize,
     void: Option<u8>,
 ) -> Result<Array2<u8>> {
+    let mut label = read_values(source, file)?;
+    for ((y, x), value) in label.indexed_iter_mut() {
+        if usize::from(*value) < classes {
+            continue;
+        }
+        if *value != IGNORE && Some(*value) != void {
+            let path = source.place(&file.path);
+            return Err(Error::LabelValue { path, value: *value, x, y, classes, void });
+        }
+        *value = IGNORE;
+    }
+    Ok(label)
+}
+
+/// Decodes the stored values of a label, whatever they mean.
+pub(crate) fn read_values(source: &Source, file: &Listed) -> Result<Array2<u8>> {
     let path = || source.place(&file.path);
     let refuse = |reason: String| Error::Label { path: path(), reason };
     let bytes = source.read(file, refuse)?;
@@ -43,17 +59,7 @@ pub(crate) fn read_label(
     check_size(w, h).map_err(refuse)?;
     let packed = frame(decoder).map_err(refuse)?;
     let (w, h) = (w as usize, h as usize);
-    let mut label = Array2::from_shape_vec((h, w), unpacked(&packed, w, bits)).expect("h lines of w values");
-    for ((y, x), value) in label.indexed_iter_mut() {
-        if usize::from(*value) < classes {
-            continue;
-        }
-        if *value != IGNORE && Some(*value) != void {
-            return Err(Error::LabelValue { path: path(), value: *value, x, y, classes, void });
-        }
-        *value = IGNORE;
-    }
-    Ok(label)
+    Ok(Array2::from_shape_vec((h, w), unpacked(&packed, w, bits)).expect("h lines of w values"))
 }
 
 /// Writers pack palettes of few colours into less than 8 bits; the indices are no less clear for it. Grey of few

@@ -2,7 +2,9 @@
 
 mod antialias;
 pub mod augment;
+mod cityscapes;
 mod class_folder;
+mod cocostuff;
 mod concat;
 mod contents;
 #[cfg(test)]
@@ -20,16 +22,20 @@ mod keys;
 mod label_file;
 mod labelled_folder;
 mod local;
+mod mat;
 mod memo;
+mod native;
 mod normalise;
 mod open;
 mod opener;
+mod potsdam;
 mod python_hash;
 mod resize;
 pub mod scenes;
 mod scenes_dataset;
 mod source;
 mod stamp;
+pub mod stand_in;
 mod transform;
 mod word;
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::image_folder::ImageFolder;
 use crate::labelled_folder::{LabelledFolder, TABLES};
+use crate::native::{LAYOUTS, Native};
 use crate::opener::is_url;
 use crate::scenes_dataset::Scenes;
 use crate::source::Source;
@@ -15,7 +16,8 @@ use crate::{ClassFolder, Dataset, Error, Local, Memo, Opener, Result, Split};
 
 /// Opens the data set that `spec` names; lists it, decodes nothing.
 ///
-/// * `spec`: `scenes`, `scenes:train=64,val=32,size=160,seed=0`, `camvid:ROOT`, `folder:DIR`, or the path of a folder.
+/// * `spec`: `scenes`, `scenes:train=64,val=32,size=160,seed=0`, `camvid:ROOT`, `cocostuff27:ROOT`, `cityscapes27:ROOT`,
+///   `potsdam3:ROOT`, `folder:DIR`, or the path of a folder.
 /// * `split`: a folder of images has no splits and ignores it.
 ///
 /// Roots lie on this machine; see [`open_with`] for others, and [`OpenOptions`] for a memo.
@@ -96,6 +98,9 @@ impl<'a> OpenOptions<'a> {
         if let Some(table) = TABLES.iter().find(|table| table.name == name) {
             return Ok(Box::new(LabelledFolder::open(table, source("ROOT")?, split)?));
         }
+        if let Some(layout) = LAYOUTS.iter().find(|layout| layout.name == name) {
+            return Ok(Box::new(Native::open(layout, source("ROOT")?, split)?));
+        }
         let is_bare_url = rest.is_some_and(|rest| rest.starts_with("//"));
         if is_bare_url || Path::new(spec).is_dir() {
             return Ok(Box::new(ImageFolder::open(self.source(spec)?)?));
@@ -122,7 +127,8 @@ impl<'a> OpenOptions<'a> {
 }
 
 fn known() -> String {
-    let tables = TABLES.iter().map(|table| format!("{}:ROOT", table.name));
+    let names = TABLES.iter().map(|table| table.name).chain(LAYOUTS.iter().map(|layout| layout.name));
+    let tables = names.map(|name| format!("{name}:ROOT"));
     let others = [format!("{}:DIR", ImageFolder::NAME), format!("{}[:KEY=VALUE,…]", Scenes::NAME)];
     tables.chain(others).collect::<Vec<_>>().join(", ")
 }
@@ -160,7 +166,10 @@ mod tests {
         assert!(error("folder:does/not/exist").contains("there is no folder does/not/exist"));
         let unknown = error("cityscopes:x");
         assert!(
-            unknown.contains("\"cityscopes:x\"") && unknown.contains("camvid:ROOT, folder:DIR, scenes"),
+            unknown.contains("\"cityscopes:x\"")
+                && unknown.contains(
+                    "camvid:ROOT, cocostuff27:ROOT, cityscapes27:ROOT, potsdam3:ROOT, folder:DIR, scenes"
+                ),
             "{unknown}"
         );
     }

@@ -186,6 +186,45 @@ fn a_store_gives_what_a_folder_gives() {
     }
 }
 
+/// Every file below a folder.
+fn read_all(root: &Path) -> Contents {
+    let mut contents = Contents::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => {
+                    let name = path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/");
+                    contents.insert(name, fs::read(path).unwrap());
+                }
+            }
+        }
+    }
+    contents
+}
+
+#[test]
+fn published_layouts_are_read_from_a_store_as_from_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = dataset::stand_in::StandIn { train: 2, val: 1, size: 16, seed: 0 };
+    dataset::stand_in::all(folder.path(), &small).unwrap();
+    fs::remove_file(folder.path().join("potsdam/gt/1.mat")).unwrap();
+    let root = folder.path().to_str().unwrap();
+    let store = Store::tagged(&read_all(folder.path()));
+    for kind in ["cocostuff27", "cityscapes27", "potsdam3"] {
+        for split in [Split::Train, Split::Val, Split::All] {
+            let here = open(&format!("{kind}:{root}"), split).unwrap();
+            let there = open_with(&format!("{kind}:{}", store.url), split, &opener(&store)).unwrap();
+            assert_eq!(all(&*here, root), all(&*there, &store.url), "{kind} {split}");
+        }
+    }
+    store.down.store(true, Ordering::Relaxed);
+    let error = open_with(&format!("cocostuff27:{}", store.url), Split::Val, &opener(&store)).err().unwrap();
+    assert!(matches!(error, Error::Store { .. }), "{error}");
+}
+
 #[test]
 fn class_folders_of_a_store_are_those_of_a_folder() {
     let mut contents = contents(&[

@@ -26,7 +26,7 @@ pub use linear::{LinearGrads, linear, linear_backward};
 pub use matrix::{Matrix, MatrixMut, Threads, gemm};
 pub use panels::{
     Epilogue, PackedLinear, PanelShape, one_thread, panel_attention, panel_layer_norm, panel_products,
-    panel_rope,
+    panel_rope, prefetch_read,
 };
 pub use rows::{add_column_sums, for_each_row};
 pub use upsampled_softmax::{Spans, UpsampledSoftmax};

@@ -1,7 +1,8 @@
 //! Seconds of dense CRF inference, for `benches/peers/crf.py`, which runs pydensecrf on the same picture in turn.
 //!
 //! `crf_timing FILE.safetensors`: reads `image` `[h, w, 3]` and `probabilities` `[k, h, w]`; for each line on standard input it runs once
-//! and prints the seconds, and a line that is a path also gets the marginals as raw little-endian floats.
+//! and prints the seconds, and a line that is a path also gets the marginals as raw little-endian floats. A line that is a number runs
+//! that many pictures at once, a thread for each, and prints the seconds of one.
 #![allow(clippy::print_stdout)] // an example that prints its figures
 
 use std::io::{BufRead as _, Write as _};
@@ -22,6 +23,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let image = Array3::from_shape_vec(shape(image.shape())?, image.data().to_vec())?;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
+        if let Ok(pictures) = line.parse::<usize>() {
+            let pictures = vec![(image.view(), probabilities.view()); pictures];
+            let start = Instant::now();
+            DenseCrf::default().marginals_of(&pictures)?;
+            println!("{}", start.elapsed().as_secs_f64() / pictures.len() as f64);
+            continue;
+        }
         let start = Instant::now();
         let q = DenseCrf::default().marginals(image.view(), probabilities.view())?;
         println!("{}", start.elapsed().as_secs_f64());

@@ -122,6 +122,36 @@ fn marginals_are_probabilities_whatever_the_order_of_classes_and_the_number_of_t
 }
 
 #[test]
+fn many_pictures_at_once_are_each_what_they_are_alone() {
+    let (_, image, probabilities) = own();
+    let crf = DenseCrf { iterations: 3, ..DenseCrf::default() };
+    let part = |x: usize| {
+        (image.slice(s![.., x.., ..]).to_owned(), probabilities.slice(s![..18 - x, .., x..]).to_owned())
+    };
+    let pictures: Vec<_> = (0..5).map(part).collect();
+    let views: Vec<_> = pictures.iter().map(|(image, p)| (image.view(), p.view())).collect();
+    let together = crf.marginals_of(&views).unwrap();
+    for ((image, p), q) in views.iter().zip(&together) {
+        assert_eq!(crf.marginals(*image, *p).unwrap(), q);
+    }
+    assert!(crf.marginals_of(&[]).unwrap().is_empty());
+    let wrong = [views[0], (views[1].0, views[0].1)];
+    assert!(matches!(crf.marginals_of(&wrong), Err(Error::Shape { .. })));
+}
+
+/// What is not a number spreads along the lattice and is not hidden; a picture of one colour is one simplex after another.
+#[test]
+fn a_pixel_without_numbers_and_a_picture_of_one_colour() {
+    let (_, image, mut probabilities) = own();
+    let flat = Array3::from_elem(image.dim(), 128);
+    let q = DenseCrf::default().marginals(flat.view(), probabilities.view()).unwrap();
+    assert!(q.sum_axis(Axis(0)).iter().all(|sum| (sum - 1.0).abs() < 1e-5));
+    probabilities[[0, 3, 4]] = f32::NAN;
+    let q = DenseCrf::default().marginals(image.view(), probabilities.view()).unwrap();
+    assert!(q.slice(s![.., 3, 4]).iter().all(|q| q.is_nan()));
+}
+
+#[test]
 fn without_kernels_or_steps_nothing_changes_and_what_does_not_fit_is_refused() {
     let (_, image, probabilities) = own();
     let (image, probabilities) = (image.view(), probabilities.view());

@@ -25,6 +25,7 @@ mod work;
 pub use attention::panel_attention;
 pub use layer_norm::panel_layer_norm;
 pub use linear::{Epilogue, PackedLinear};
+pub use prefetch::prefetch_read;
 pub use products::panel_products;
 pub use rope::panel_rope;
 pub use work::one_thread;

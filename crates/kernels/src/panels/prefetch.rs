@@ -21,6 +21,12 @@ pub(super) fn part<T>(data: &[T], index: usize, len: usize) -> &[T] {
     &data[start..(start + len).min(data.len())]
 }
 
+/// Asks the caches for all of `data`, which will be read soon but not in an order that they foresee.
+#[inline(always)]
+pub fn prefetch_read<T>(data: &[T]) {
+    prefetch::<READ, T>(data);
+}
+
 /// Asks for all of `data`; nothing happens where no instruction does that.
 #[inline(always)]
 pub(super) fn prefetch<const HINT: i32, T>(data: &[T]) {

@@ -1,14 +1,14 @@
-//! The permutohedral lattice (Adams, Baek and Davis 2010): where Gaussian sums in a few dimensions are taken.
+//! The permutohedral lattice of points anywhere: only the vertices that a point touches exist, and a table finds them.
 //!
-//! Points of `D` dimensions are laid into the plane of `D + 1` coordinates whose sum is 0. The points of that plane
-//! whose coordinates are integers that are all equal modulo `D + 1` are the lattice's vertices; every point lies in a simplex
-//! of `D + 1` of them and is shared out among them by its barycentric coordinates. A Gaussian is then a small blur
-//! along each of the `D + 1` directions of the lattice. Only vertices that a point has touched exist.
+//! A Gaussian sum is a small blur along each of the `D + 1` directions of the lattice. In a direction vertices form *chains*; a
+//! vertex without neighbours in it stays as it is, and is not even looked at. Vertices are numbered as points meet them, so
+//! that neighbours in the picture are neighbours in memory.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use super::simplex::Simplex;
+use super::work::{Work, each};
 
-use rayon::prelude::*;
+/// Marks the last vertex of a chain.
+pub(super) const END: u32 = 1 << 31;
 
 /// Where points lie among vertices, and which vertices are neighbours.
 pub(super) struct Lattice {
@@ -18,150 +18,213 @@ pub(super) struct Lattice {
     pub(super) vertices: usize,
     /// Per point, its vertices and its share in each: `[n, D + 1]`.
     pub(super) shares: Vec<(u32, f32)>,
-    /// Per direction, the neighbours of every vertex on either side: `[D + 1][vertices]`; `vertices` stands for one that does
-    /// not exist.
-    pub(super) neighbours: Vec<Vec<[u32; 2]>>,
+    /// Per direction, chains of two or more vertices one after another, the last of each with [`END`].
+    pub(super) chains: Vec<Vec<u32>>,
 }
-
-/// All but the last coordinate of a vertex, which follows from their sum; 16 bits each.
-type Key = u128;
 
 impl Lattice {
-    /// * `features`: of every point, in units of the Gaussian's standard deviation.
-    pub(super) fn new<const D: usize>(features: &[[f32; D]]) -> Self {
-        let placed: Vec<Placed<D>> = features.par_iter().map(place).collect();
-        let mut index: HashMap<Key, u32, BuildHasherDefault<KeyHasher>> = HashMap::default();
-        let mut keys: Vec<Key> = Vec::new();
-        let mut shares = Vec::with_capacity(features.len() * (D + 1));
-        for Placed { origin, rank, share, last } in &placed {
-            for (corner, &share) in share.iter().chain([last]).enumerate() {
-                let key = pack::<D>(|i| origin[i] + step::<D>(corner, rank[i]));
-                let vertex = *index.entry(key).or_insert_with(|| {
-                    keys.push(key);
-                    (keys.len() - 1) as u32
-                });
-                shares.push((vertex, share));
+    /// * `points`: how many points there are.
+    /// * `feature`: of a point, in units of the Gaussian's standard deviation.
+    pub(super) fn new<const D: usize>(
+        points: usize,
+        feature: impl Fn(usize) -> [f32; D] + Sync + Send,
+        work: Work,
+    ) -> Self {
+        const PART: usize = 4096;
+        let mut simplices = vec![Simplex::of(&[0.0; D]); points];
+        each(work, simplices.chunks_mut(PART).enumerate().collect(), |(part, simplices)| {
+            kernels::simd(
+                #[inline(always)]
+                || {
+                    for (i, simplex) in simplices.iter_mut().enumerate() {
+                        *simplex = Simplex::of(&feature(part * PART + i));
+                    }
+                },
+            );
+        });
+        let mut table = Table::new(points);
+        let mut shares: Vec<(u32, f32)> = Vec::with_capacity(points * (D + 1));
+        let mut last: Option<&Simplex<D>> = None;
+        for simplex in &simplices {
+            let same = last.is_some_and(|last| last.origin == simplex.origin && last.rank == simplex.rank);
+            last = Some(simplex);
+            for corner in 0..=D {
+                // Pixels beside each other are often in one simplex.
+                let vertex =
+                    if same { shares[shares.len() - D - 1].0 } else { table.enter(key(simplex, corner)) };
+                shares.push((vertex, simplex.share(corner)));
             }
         }
-        let find = |key: Key| index.get(&key).copied().unwrap_or(keys.len() as u32);
-        let along = |direction: usize| {
-            // One step changes every coordinate by 1 but that of the direction, which goes the other way by D.
-            let beside = |key: Key, sign: i16| {
-                pack::<D>(|i| unpack(key, i) + sign * if i == direction { -(D as i16) } else { 1 })
+        let mut chains = vec![Vec::new(); D + 1];
+        each(work, chains.iter_mut().enumerate().collect(), |(direction, chains)| {
+            *chains = table.chains::<D>(direction);
+        });
+        Self { corners: D + 1, vertices: table.keys.len(), shares, chains }
+    }
+}
+
+/// A vertex: its first `D` coordinates divided by `D + 1`, above [`middle`], and then the remainder that is common to all.
+type Key = u64;
+
+const fn bits(dimensions: usize) -> usize {
+    60 / dimensions
+}
+
+/// Coordinates are counted from here, so that none of them borrows from its neighbour.
+const fn middle(dimensions: usize) -> Key {
+    1 << (bits(dimensions) - 1)
+}
+
+/// All first coordinates by 1.
+fn ones<const D: usize>() -> Key {
+    (0..D).fold(0, |key, i| key | 1 << (bits(D) * i))
+}
+
+fn key<const D: usize>(simplex: &Simplex<D>, corner: usize) -> Key {
+    let coordinate = |i: usize| {
+        let whole = simplex.origin[i] - i32::from(simplex.goes_down(corner, i));
+        ((i64::from(whole) as Key).wrapping_add(middle(D)) & (2 * middle(D) - 1)) << (bits(D) * i)
+    };
+    (0..D).fold((corner as Key) << (bits(D) * D), |key, i| key | coordinate(i))
+}
+
+/// The next vertex in a direction: all coordinates grow by 1, but that of the direction shrinks by `D`.
+fn next<const D: usize>(key: Key, direction: usize) -> Key {
+    let one = 1 << (bits(D) * D);
+    let up = if key >> (bits(D) * D) < D as Key { key + one } else { key - D as Key * one + ones::<D>() };
+    if direction < D { up - (1 << (bits(D) * direction)) } else { up }
+}
+
+/// Vertices by their keys: open addressing, at most half full.
+struct Table {
+    slots: Vec<(Key, u32)>,
+    keys: Vec<Key>,
+}
+
+const NOBODY: u32 = u32::MAX;
+
+impl Table {
+    fn new(expected: usize) -> Self {
+        Self { slots: vec![(0, NOBODY); (2 * expected).next_power_of_two()], keys: Vec::new() }
+    }
+
+    /// The slot of a key, or the one where it would be.
+    fn slot(&self, key: Key) -> usize {
+        let mask = self.slots.len() - 1;
+        let mixed = (key ^ (key >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut slot = (mixed ^ (mixed >> 32)) as usize & mask;
+        while self.slots[slot].1 != NOBODY && self.slots[slot].0 != key {
+            slot = (slot + 1) & mask;
+        }
+        slot
+    }
+
+    /// The number of a vertex, which is a new one if it has none.
+    fn enter(&mut self, key: Key) -> u32 {
+        let slot = self.slot(key);
+        if self.slots[slot].1 != NOBODY {
+            return self.slots[slot].1;
+        }
+        let vertex = self.keys.len() as u32;
+        self.slots[slot] = (key, vertex);
+        self.keys.push(key);
+        if 2 * self.keys.len() > self.slots.len() {
+            self.grow();
+        }
+        vertex
+    }
+
+    fn grow(&mut self) {
+        self.slots = vec![(0, NOBODY); 2 * self.slots.len()];
+        for vertex in 0..self.keys.len() {
+            let slot = self.slot(self.keys[vertex]);
+            self.slots[slot] = (self.keys[vertex], vertex as u32);
+        }
+    }
+
+    fn chains<const D: usize>(&self, direction: usize) -> Vec<u32> {
+        let after: Vec<u32> =
+            self.keys.iter().map(|&key| self.slots[self.slot(next::<D>(key, direction))].1).collect();
+        let mut is_after = vec![false; after.len()];
+        after.iter().filter(|&&vertex| vertex != NOBODY).for_each(|&vertex| is_after[vertex as usize] = true);
+        let mut chains = Vec::new();
+        for (first, &second) in after.iter().enumerate() {
+            if is_after[first] || second == NOBODY {
+                continue;
+            }
+            let mut vertex = first as u32;
+            while after[vertex as usize] != NOBODY {
+                chains.push(vertex);
+                vertex = after[vertex as usize];
+            }
+            chains.push(vertex | END);
+        }
+        chains
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Points that are crowded in a corner and stray far from it.
+    fn feature(i: usize) -> [f32; 5] {
+        std::array::from_fn(|j| ((i * i * (j + 3)) % (if i % 5 == 0 { 997 } else { 11 })) as f32 * 0.2)
+    }
+
+    #[test]
+    fn vertices_of_equal_coordinates_are_one_and_chains_go_by_the_coordinates() {
+        let n = 2000;
+        let lattice = Lattice::new(n, feature, Work::One);
+        let mut of = BTreeMap::new();
+        let mut coordinates = vec![[0; 6]; lattice.vertices];
+        for i in 0..n {
+            let simplex = Simplex::of(&feature(i));
+            for corner in 0..6 {
+                let mut place: [i32; 6] = [0; 6];
+                for j in 0..5 {
+                    let down = if simplex.goes_down(corner, j) { 6 } else { 0 };
+                    place[j] = 6 * simplex.origin[j] + corner as i32 - down;
+                }
+                place[5] = -place.iter().sum::<i32>();
+                let (vertex, share) = lattice.shares[i * 6 + corner];
+                assert_eq!(share, simplex.share(corner));
+                assert_eq!(*of.entry(place).or_insert(vertex), vertex);
+                coordinates[vertex as usize] = place;
+            }
+        }
+        assert_eq!(of.len(), lattice.vertices);
+        for (direction, chains) in lattice.chains.iter().enumerate() {
+            let mut pairs = 0;
+            for pair in chains.windows(2).filter(|pair| pair[0] & END == 0) {
+                let [a, b] = [pair[0], pair[1] & !END].map(|vertex| coordinates[vertex as usize]);
+                let step: Vec<i32> = (0..6).map(|i| b[i] - a[i]).collect();
+                assert!((0..6).all(|i| step[i] == if i == direction { -5 } else { 1 }), "{step:?}");
+                pairs += 1;
+            }
+            let beside = |place: &[i32; 6]| {
+                let mut next = place.map(|x| x + 1);
+                next[direction] -= 6;
+                of.contains_key(&next)
             };
-            keys.par_iter().map(|&key| [find(beside(key, -1)), find(beside(key, 1))]).collect()
-        };
-        Self { corners: D + 1, vertices: keys.len(), shares, neighbours: (0..=D).map(along).collect() }
-    }
-}
-
-/// The simplex of a point.
-struct Placed<const D: usize> {
-    /// The first coordinates of the vertex whose coordinates are all multiples of `D + 1`.
-    origin: [i16; D],
-    /// How many coordinates are further above those of that vertex: the order in which the simplex is walked.
-    rank: [usize; D],
-    /// Barycentric coordinates; the last of them apart.
-    share: [f32; D],
-    last: f32,
-}
-
-/// Coordinate by which corner `corner` of a simplex differs from the origin, for a coordinate of this rank.
-fn step<const D: usize>(corner: usize, rank: usize) -> i16 {
-    (if rank <= D - corner { corner as isize } else { corner as isize - (D as isize + 1) }) as i16
-}
-
-/// Finds the simplex of a point. In `f32`, in this order of operations, so that points between two simplices
-/// fall where they do elsewhere.
-fn place<const D: usize>(feature: &[f32; D]) -> Placed<D> {
-    let up = (D + 1) as f32;
-    let down = 1.0 / up;
-    // A unit of length in which the blur's variance makes a Gaussian of deviation 1.
-    let unit = ((2.0_f64 / 3.0).sqrt() * (D + 1) as f64) as f32;
-
-    // The point in the plane; coordinate 0 takes what is left.
-    let (mut high, mut sum) = ([0.0_f32; D], 0.0_f32);
-    for j in (0..D).rev() {
-        let scale = (1.0 / (((j + 2) as f64) * ((j + 1) as f64)).sqrt() * f64::from(unit)) as f32;
-        let x = feature[j] * scale;
-        high[j] = sum - (j + 1) as f32 * x; // coordinate j + 1
-        sum += x;
-    }
-    let at = |i: usize| if i == 0 { sum } else { high[i - 1] };
-
-    // The nearest vertex with multiples of D + 1, before it is brought back into the plane.
-    let nearest = |i: usize| (at(i) * down).round_ties_even();
-    let mut away: isize = 0; // how far the rounded coordinates are from summing to 0
-    for i in 0..=D {
-        away += nearest(i) as isize;
-    }
-    let above = |i: usize| at(i) - nearest(i) * up;
-    let mut ranks = [0_isize; D];
-    let mut last_rank = 0_isize;
-    for i in 0..=D {
-        for j in i + 1..=D {
-            let lower = if above(i) < above(j) { i } else { j };
-            if lower < D { ranks[lower] += 1 } else { last_rank += 1 }
-        }
-    }
-    let mut origin = [0_i16; D];
-    let mut rank = [0_usize; D];
-    let mut share = [0.0_f32; D];
-    let mut last = 0.0_f32;
-    let mut wrapped = 0.0_f32; // what went over the end
-    for i in 0..=D {
-        let mut r = away + if i < D { ranks[i] } else { last_rank };
-        let mut base = nearest(i) * up;
-        if r < 0 {
-            r += D as isize + 1;
-            base += up;
-        } else if r > D as isize {
-            r -= D as isize + 1;
-            base -= up;
-        }
-        if i < D {
-            origin[i] = base as i16;
-            rank[i] = r as usize;
-        }
-        let part = (at(i) - base) * down;
-        let mut add = |corner: usize, x: f32| match corner {
-            c if c < D => share[c] += x,
-            c if c == D => last += x,
-            _ => wrapped += x,
-        };
-        add(D - r as usize, part);
-        add(D + 1 - r as usize, -part);
-    }
-    share[0] += 1.0 + wrapped;
-    Placed { origin, rank, share, last }
-}
-
-fn pack<const D: usize>(coordinate: impl Fn(usize) -> i16) -> Key {
-    (0..D).fold(0, |key, i| key | Key::from(coordinate(i) as u16) << (16 * i))
-}
-
-fn unpack(key: Key, i: usize) -> i16 {
-    (key >> (16 * i)) as u16 as i16
-}
-
-/// Multiplies and mixes: coordinates are small and close to one another.
-#[derive(Default)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u128(Key::from(byte));
+            assert_eq!(pairs, of.keys().filter(|place| beside(place)).count());
         }
     }
 
-    fn write_u128(&mut self, key: u128) {
-        let mixed = (key as u64 ^ self.0).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ((key >> 64) as u64);
-        let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        self.0 = mixed ^ (mixed >> 29);
+    #[test]
+    fn points_beside_each_other_in_one_simplex_share_its_vertices() {
+        let lattice = Lattice::new(4, |i| [0.3, 0.301, 0.302, 7.0].map(|x| [x; 2])[i], Work::One);
+        assert_eq!(lattice.vertices, 6);
+        assert!(lattice.shares[..9].chunks(3).all(|point| point.iter().map(|s| s.0).eq(0..3)));
     }
 
-    fn finish(&self) -> u64 {
-        self.0
+    #[test]
+    fn a_table_grows() {
+        let mut table = Table::new(1);
+        let numbers: Vec<u32> = (0..500).map(|key| table.enter(key * 77)).collect();
+        assert!(numbers.iter().copied().eq(0..500));
+        assert!((0..500).all(|key| table.enter(key * 77) == numbers[key as usize]));
     }
 }

@@ -8,34 +8,39 @@
 //! ```
 //!
 //! with `n_i = (Σ_j k_ij)^(-1/2)` (a symmetric normalisation) and Potts compatibility. The Gaussian sums over all pixels are
-//! done on a permutohedral [`lattice`]: an approximation, and the same one as `pydensecrf`'s, whose results these are.
+//! done on a permutohedral lattice ([`simplex`]): an approximation, and the same one as `pydensecrf`'s, whose results these are.
 
-mod filter;
+mod field;
 mod lattice;
+mod regular;
+mod row;
+mod scattered;
+mod simplex;
+mod work;
 
-use filter::Filter;
-use kernels::softmax;
+use field::Field;
 use lattice::Lattice;
 use ndarray::{Array3, ArrayView3};
 use rayon::prelude::*;
+use regular::Regular;
+use row::{Line, Quarter, Row};
+use scattered::Scattered;
+use work::{Work, both, each};
 
 use crate::{Error, Result};
 
 /// Probabilities are kept from zero by this much before their logarithm is taken.
 const SMALLEST: f32 = 1e-5;
 
-/// Deviations that a picture may be long for smoothness: coordinates on a lattice of two dimensions are at most 2.8 times as
-/// large, and have 16 bits.
+/// Deviations that a picture may be long for smoothness.
 const MOST_SMOOTH: f32 = 8192.0;
 
-/// The same for appearance, places and colours: 9 times as large in five dimensions.
-const MOST_ALIKE: f32 = 2048.0;
+/// The same for appearance, places and colours: coordinates on a lattice of five dimensions are at most 9 times as large, and
+/// have 12 bits when divided by 6.
+const MOST_ALIKE: f32 = 1024.0;
 
-/// Classes that are filtered side by side: a cache line.
-const BLOCK: usize = 16;
-
-/// Pixels that a thread works through at a time.
-const PIXELS: usize = 1024;
+/// Classes for which narrow rows are sooner done.
+const MOST_FEW: usize = 8;
 
 /// The two kernels and how often they are applied. The default is STEGO's.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -95,20 +100,59 @@ impl DenseCrf {
         probabilities: ArrayView3<'_, f32>,
     ) -> Result<Array3<f32>> {
         self.check(&image, &probabilities)?;
-        let likely = Field::scores(&probabilities, |p| p.clamp(SMALLEST, 1.0).ln()); // -U
-        let mut filters = self.filters(&image);
-        let mut q = likely.clone();
-        q.normalise();
-        let mut next = likely.clone();
-        for _ in 0..self.iterations {
-            next.values.copy_from_slice(&likely.values);
-            for filter in &mut filters {
-                filter.add(&q, &mut next);
-            }
-            std::mem::swap(&mut q, &mut next);
-            q.normalise();
+        Ok(self.infer(&image, &probabilities, Work::All))
+    }
+
+    /// [`marginals`](Self::marginals) of many pictures, one thread for each: the same bits, sooner, since threads need not wait
+    /// for one another.
+    ///
+    /// * `pictures`: image and probabilities of each.
+    ///
+    /// # Errors
+    /// That of the first picture that cannot be worked on; none is, then.
+    pub fn marginals_of(
+        &self,
+        pictures: &[(ArrayView3<'_, u8>, ArrayView3<'_, f32>)],
+    ) -> Result<Vec<Array3<f32>>> {
+        pictures.iter().try_for_each(|(image, probabilities)| self.check(image, probabilities))?;
+        let infer = |(image, probabilities): &_| self.infer(image, probabilities, Work::One);
+        Ok(pictures.par_iter().map(infer).collect())
+    }
+
+    fn infer(
+        &self,
+        image: &ArrayView3<'_, u8>,
+        probabilities: &ArrayView3<'_, f32>,
+        work: Work,
+    ) -> Array3<f32> {
+        match probabilities.dim().0 {
+            0..=MOST_FEW => self.infer_in::<Quarter>(image, probabilities, work),
+            _ => self.infer_in::<Line>(image, probabilities, work),
         }
-        Ok(q.by_class(image.dim().1))
+    }
+
+    fn infer_in<R: Row>(
+        &self,
+        image: &ArrayView3<'_, u8>,
+        probabilities: &ArrayView3<'_, f32>,
+        work: Work,
+    ) -> Array3<f32> {
+        let ((smooth, alike), likely) = both(
+            work,
+            || both(work, || self.smooth(image), || self.alike(image, work)),
+            || Field::<R>::scores(probabilities, SMALLEST, work), // -U
+        );
+        let mut q = likely.copy();
+        q.normalise(work);
+        let mut memories = vec![Memory { alike: Vec::new(), smooth: Vec::new() }; q.planes.len()];
+        for _ in 0..self.iterations {
+            let planes = q.planes.iter_mut().zip(&likely.planes).zip(&mut memories);
+            each(work, planes.collect(), |((q, likely), memory)| {
+                memory.step(&smooth, &alike, likely, q);
+            });
+            q.normalise(work);
+        }
+        q.by_class(work)
     }
 
     fn check(&self, image: &ArrayView3<'_, u8>, probabilities: &ArrayView3<'_, f32>) -> Result<()> {
@@ -144,83 +188,83 @@ impl DenseCrf {
         Ok(())
     }
 
-    /// The kernels that count.
-    fn filters(&self, image: &ArrayView3<'_, u8>) -> Vec<Filter> {
-        let (h, w, _) = image.dim();
-        let places = || (0..h).flat_map(move |y| (0..w).map(move |x| (y, x)));
-        let mut filters = Vec::new();
-        if self.smoothness != 0.0 {
-            let s = self.smoothness_xy;
-            let features: Vec<[f32; 2]> = places().map(|(y, x)| [x as f32 / s, y as f32 / s]).collect();
-            filters.push(Filter::new(Lattice::new(&features), self.smoothness));
+    /// The kernel of places, if it counts.
+    fn smooth(&self, image: &ArrayView3<'_, u8>) -> Option<Smooth> {
+        let ((h, w, _), s) = (image.dim(), self.smoothness_xy);
+        if self.smoothness == 0.0 {
+            return None;
         }
-        if self.appearance != 0.0 {
-            let (s, c) = (self.appearance_xy, self.appearance_rgb);
-            let feature = |(y, x)| {
-                // Blue first, as in STEGO: on the lattice the order of the dimensions counts.
-                let colour = |i: usize| f32::from(image[[y, x, i]]) / c;
-                [x as f32 / s, y as f32 / s, colour(2), colour(1), colour(0)]
-            };
-            let features: Vec<[f32; 5]> = places().map(feature).collect();
-            filters.push(Filter::new(Lattice::new(&features), self.appearance));
+        if Regular::suits(s) {
+            return Some(Smooth::Regular(Regular::new((h, w), s, self.smoothness)));
         }
-        filters
+        let feature = |i| [(i % w) as f32 / s, (i / w) as f32 / s];
+        Some(Smooth::Scattered(Scattered::new(Lattice::new(h * w, feature, Work::One), self.smoothness)))
+    }
+
+    /// The kernel of places and colours, if it counts.
+    fn alike(&self, image: &ArrayView3<'_, u8>, work: Work) -> Option<Scattered> {
+        let ((h, w, _), s, c) = (image.dim(), self.appearance_xy, self.appearance_rgb);
+        let feature = |i| {
+            let (y, x) = (i / w, i % w);
+            // Blue first, as in STEGO: on the lattice the order of the dimensions counts.
+            let colour = |i: usize| f32::from(image[[y, x, i]]) / c;
+            [x as f32 / s, y as f32 / s, colour(2), colour(1), colour(0)]
+        };
+        let counts = self.appearance != 0.0;
+        counts.then(|| Scattered::new(Lattice::new(h * w, feature, work), self.appearance))
     }
 }
 
-/// A number for every class of every pixel, `[h w, width]`, where `width` is a multiple of [`BLOCK`]. Scores are filled up with
-/// -∞, probabilities with 0.
+/// Smoothness on the lattice that suits its deviation.
+enum Smooth {
+    Regular(Regular),
+    Scattered(Scattered),
+}
+
+/// What a plane needs while it is filtered.
 #[derive(Debug, Clone)]
-struct Field {
-    classes: usize,
-    width: usize,
-    values: Vec<f32>,
+struct Memory<R> {
+    alike: Vec<R>,
+    smooth: Vec<R>,
 }
 
-impl Field {
-    /// `f` of every probability, `[k, h, w]`, as scores.
-    fn scores(probabilities: &ArrayView3<'_, f32>, f: impl Fn(f32) -> f32 + Sync) -> Self {
-        let (classes, _, w) = probabilities.dim();
-        let width = classes.next_multiple_of(BLOCK);
-        let mut values = vec![f32::NEG_INFINITY; probabilities.len() / classes * width];
-        values.par_chunks_exact_mut(w * width).enumerate().for_each(|(y, row)| {
-            for (class, plane) in probabilities.outer_iter().enumerate() {
-                let to = row[class..].iter_mut().step_by(width);
-                to.zip(plane.row(y)).for_each(|(to, &p)| *to = f(p));
-            }
-        });
-        Self { classes, width, values }
-    }
-
-    /// A block of a pixel's classes.
-    #[inline(always)]
-    fn block(&self, pixel: usize, block: usize) -> &[f32; BLOCK] {
-        self.values[pixel * self.width + block * BLOCK..].first_chunk().expect("a whole block")
-    }
-
-    /// `[k, h, w]`.
-    fn by_class(&self, w: usize) -> Array3<f32> {
-        let pixels = self.values.len() / self.width;
-        let mut planes = Array3::zeros((self.classes, pixels / w, w));
-        planes.outer_iter_mut().into_par_iter().enumerate().for_each(|(class, mut plane)| {
-            let values = self.values[class..].iter().step_by(self.width);
-            plane.iter_mut().zip(values).for_each(|(to, &from)| *to = from);
-        });
-        planes
-    }
-
-    /// The softmax over the classes of every pixel.
-    fn normalise(&mut self) {
-        let Self { classes, width, .. } = *self;
-        self.values.par_chunks_mut(PIXELS * width).for_each(|rows| {
-            kernels::simd(
-                #[inline(always)]
-                || {
-                    for row in rows.chunks_exact_mut(width) {
-                        softmax(&mut row[..classes]);
+impl<R: Row> Memory<R> {
+    /// Puts the scores `-U + Σ_m w_m k̃_m(Q)` of a plane in place of its `Q`.
+    fn step(&mut self, smooth: &Option<Smooth>, alike: &Option<Scattered>, likely: &[R], q: &mut [R]) {
+        if let Some(kernel) = alike {
+            kernel.collect(q, &mut self.alike);
+        }
+        if let Some(Smooth::Scattered(kernel)) = smooth {
+            kernel.collect(q, &mut self.smooth);
+        }
+        let Self { alike: rows, smooth: memory } = self;
+        kernels::simd(
+            #[inline(always)]
+            || match smooth {
+                Some(Smooth::Regular(kernel)) => kernel.add(
+                    q,
+                    memory,
+                    #[inline(always)]
+                    |pixel, to| base(likely, alike, rows, pixel, to),
+                ),
+                other => {
+                    for (pixel, to) in q.iter_mut().enumerate() {
+                        base(likely, alike, rows, pixel, to);
+                        if let Some(Smooth::Scattered(kernel)) = other {
+                            kernel.read(pixel, memory, to);
+                        }
                     }
-                },
-            );
-        });
+                }
+            },
+        );
+    }
+}
+
+/// The unary term, and what appearance adds to it.
+#[inline(always)]
+fn base<R: Row>(likely: &[R], alike: &Option<Scattered>, rows: &[R], pixel: usize, to: &mut R) {
+    *to = likely[pixel];
+    if let Some(kernel) = alike {
+        kernel.read(pixel, rows, to);
     }
 }
