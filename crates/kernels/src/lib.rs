@@ -11,7 +11,9 @@ mod level;
 mod linear;
 mod matrix;
 mod panels;
+mod row_map;
 mod rows;
+mod scatter;
 
 pub use attention::{AttentionShape, attention, attention_backward};
 pub use cls_attention::{cls_attention, cls_attention_backward};
@@ -26,4 +28,6 @@ pub use matrix::{Matrix, MatrixMut, Threads, gemm};
 pub use panels::{
     Epilogue, PackedLinear, PanelShape, one_thread, panel_attention, panel_layer_norm, panel_rope,
 };
+pub use row_map::RowMap;
 pub use rows::{add_column_sums, for_each_row};
+pub use scatter::{CentredRows, RankOne, SCATTER_UNIT};

@@ -4,7 +4,7 @@
 //! what probes train on: `[n, t, k]` in f32. The memory needed is therefore that of the shards plus `n·t·k·4` bytes.
 
 use anyhow::{Context as _, Result};
-use dimred::{Affine, Projection};
+use dimred::{Map, Projection};
 use featcache::{Cache, ReadOptions, Record, StreamOptions};
 use ndarray::{Array2, Array3, ArrayView2, Axis};
 use probe::{Batch, TrainSet};
@@ -78,7 +78,7 @@ impl Features {
     }
 
     /// The features in `k` dimensions; `None` keeps all of them as they are.
-    pub(crate) fn project(&self, map: Option<&Affine>) -> Result<Projected<'_>> {
+    pub(crate) fn project(&self, map: Option<&Map>) -> Result<Projected<'_>> {
         let tokens = match map {
             Some(map) if map.is_batch_scaled() => Tokens::OnTheFly(map.clone()),
             _ => Tokens::Ready(self.project_all(map)?),
@@ -86,7 +86,7 @@ impl Features {
         Ok(Projected { features: self, tokens })
     }
 
-    fn project_all(&self, map: Option<&Affine>) -> Result<Array3<f32>> {
+    fn project_all(&self, map: Option<&Map>) -> Result<Array3<f32>> {
         let (gh, gw) = self.cache.layout().grid;
         let k = map.map_or(self.dim(), Projection::output_dim);
         let mut all = Array3::<f32>::zeros((self.len(), gh * gw, k)); // [n, t, k]
@@ -112,7 +112,7 @@ enum Tokens {
     /// `[n, t, k]`, computed once.
     Ready(Array3<f32>),
     /// Standardised by the batch they are drawn in (`scaler = "batch"`), so they cannot be computed ahead.
-    OnTheFly(Affine),
+    OnTheFly(Map),
 }
 
 impl Projected<'_> {
@@ -134,7 +134,7 @@ impl Projected<'_> {
         self.features.label(i)
     }
 
-    fn batch_scaled(&self, map: &Affine, indices: &[usize]) -> Result<Array3<f32>> {
+    fn batch_scaled(&self, map: &Map, indices: &[usize]) -> Result<Array3<f32>> {
         let images: Vec<Array2<f32>> = indices.par_iter().map(|&i| self.features.tokens(i)).collect();
         let views: Vec<_> = images.iter().map(Array2::view).collect();
         let rows = ndarray::concatenate(Axis(0), &views)?; // [b·t, d]
