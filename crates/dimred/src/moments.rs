@@ -15,7 +15,7 @@ use crate::symmetric::Symmetric;
 use crate::{Error, Result};
 
 /// Most rows centred together: a sum of so many 32-bit products keeps its precision.
-const BLOCK: usize = 256;
+const BLOCK: usize = 200;
 /// Most rows laid out at a time.
 const GROUP: usize = 8 * BLOCK;
 /// As long as there are no more rows than these, products are 64-bit.
@@ -126,8 +126,8 @@ impl Moments {
 
     /// Adds blocks whose products are 32-bit.
     fn add_blocks(&mut self, blocks: &[CentredRows]) {
-        let terms: Vec<[Term; 2]> = (blocks.iter())
-            .map(|block| {
+        let terms: Vec<Term> = (blocks.iter())
+            .flat_map(|block| {
                 let mean = Array1::from_vec(block.mean().to_vec());
                 // The products are about the shift, the 32-bit number beside the mean.
                 let off = &mean - &Array1::from_iter(block.shift().iter().map(|&x| f64::from(x)));
@@ -135,10 +135,10 @@ impl Moments {
                 [self.combine(block.rows() as u64, &mean), rounding]
             })
             .collect();
+        let terms: Vec<RankOne<'_>> = terms.iter().map(Term::view).collect();
         self.scatter.for_each_unit(|row, column, sums| {
-            for (block, [means, rounding]) in blocks.iter().zip(&terms) {
-                block.add_to(row, column, &[means.view(), rounding.view()], sums);
-            }
+            blocks.iter().for_each(|block| block.add_to(row, column, sums));
+            RankOne::add_to(&terms, row, column, sums);
         });
     }
 

@@ -1,10 +1,10 @@
 //! The scatter of rows, `Σ (x − s)(x − s)ᵀ`, in units of the upper triangle: 32-bit products of short blocks of rows,
 //! added up in 64 bits.
 //!
-//! A block of rows is centred by its own mean and laid out in panels of columns, `[rows, W]` one after the other, where `W`
-//! is three vectors: a tile of the product reads one vector row of a panel and a few single numbers of another per row of
-//! features. A sum of products runs over one block only, in the order of its rows, and is then added to a 64-bit number: the
-//! same bits whoever computes a unit. This is no general product; that is [`gemm`](crate::gemm).
+//! A block of rows is centred by its own mean and laid out in panels of [`SCATTER_UNIT`] columns, `[rows, 48]` one after the
+//! other: a tile of the product reads a few vectors of one panel's row and a few single numbers of another's. A sum of products
+//! runs over one block only, in the order of its rows, and is then added to a 64-bit number: the same bits whoever computes a
+//! unit. This is no general product; that is [`gemm`](crate::gemm).
 
 use pulp::Simd;
 
@@ -12,17 +12,8 @@ use crate::Level;
 use crate::dispatch::simd;
 use crate::level::mul_add;
 
-/// Rows and columns of a unit of the scatter matrix; whole panels at every level.
+/// Rows and columns of a unit of the scatter matrix, and columns of a panel: whole tiles at every level.
 pub const SCATTER_UNIT: usize = 48;
-
-/// Columns of a panel at a level: three vectors, and a whole part of a unit.
-fn panel_columns(level: Level) -> usize {
-    match level {
-        Level::Avx512 => 48,
-        Level::Avx2 | Level::Portable => 24,
-        Level::Neon => 12,
-    }
-}
 
 /// A symmetric rank-one matrix `weight · v vᵀ`, to be added to a scatter.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +34,7 @@ pub struct CentredRows {
     mean: Vec<f64>,    // [d]
     shift: Vec<f32>,   // [d], filled up to whole units
     largest: Vec<f32>, // [columns], of the absolute centred numbers
-    panels: Vec<f32>,  // [columns / W, n, W], and W zeros
+    panels: Vec<f32>,  // [columns / 48, n, 48], and 48 zeros
 }
 
 impl CentredRows {
@@ -74,15 +65,10 @@ impl CentredRows {
         self.shift.resize(columns, 0.0);
         self.largest.clear();
         self.largest.resize(columns, 0.0);
-        let width = panel_columns(self.level);
-        self.panels.resize((columns * self.rows) + width, 0.0);
+        self.panels.resize((columns * self.rows) + SCATTER_UNIT, 0.0);
         simd(
             #[inline(always)]
-            || match width {
-                48 => centre::<48>(rows, &self.shift, &mut self.largest, d, &mut self.panels),
-                24 => centre::<24>(rows, &self.shift, &mut self.largest, d, &mut self.panels),
-                _ => centre::<12>(rows, &self.shift, &mut self.largest, d, &mut self.panels),
-            },
+            || centre(rows, &self.shift, &mut self.largest, d, &mut self.panels),
         );
     }
 
@@ -111,35 +97,46 @@ impl CentredRows {
         self.largest.iter().all(|&x| x == 0.0 || (1e-15..1e17).contains(&x))
     }
 
-    /// Adds the scatter about the shift, and `terms`, to one unit: rows from `row · SCATTER_UNIT` on, columns from
-    /// `column · SCATTER_UNIT` on. Of a unit on the diagonal, what is below the diagonal may stay as it is.
+    /// Adds the scatter about the shift to one unit: rows from `row · SCATTER_UNIT` on, columns from `column · SCATTER_UNIT` on.
+    /// Of a unit on the diagonal, what is below the diagonal may stay as it is.
     ///
     /// * `sums`: `[SCATTER_UNIT, SCATTER_UNIT]`
     ///
     /// # Panics
-    /// If the unit lies outside of the matrix or below its diagonal, or a vector or `sums` has another length.
-    pub fn add_to(&self, row: usize, column: usize, terms: &[RankOne<'_>], sums: &mut [f64]) {
+    /// If the unit lies outside of the matrix or below its diagonal, or `sums` has another length.
+    pub fn add_to(&self, row: usize, column: usize, sums: &mut [f64]) {
         let units = self.shift.len() / SCATTER_UNIT;
         assert!(row <= column && column < units, "unit {row}, {column} of {units}");
         assert_eq!(sums.len(), SCATTER_UNIT * SCATTER_UNIT, "the sums of a unit");
         self.level.run(Product { block: self, row, column, sums });
-        let d = self.mean.len();
-        for term in terms {
-            assert_eq!(term.vector.len(), d, "a rank-one term");
-            let part =
-                |unit: usize| &term.vector[(unit * SCATTER_UNIT).min(d)..((unit + 1) * SCATTER_UNIT).min(d)];
-            simd(
-                #[inline(always)]
-                || {
-                    for (sums, &left) in sums.chunks_exact_mut(SCATTER_UNIT).zip(part(row)) {
-                        let left = term.weight * left;
-                        for (sum, &right) in sums.iter_mut().zip(part(column)) {
-                            *sum += left * right;
+    }
+}
+
+impl RankOne<'_> {
+    /// Adds some of these, in their order, to one unit of a scatter matrix.
+    ///
+    /// * `sums`: `[SCATTER_UNIT, SCATTER_UNIT]`
+    ///
+    /// # Panics
+    /// If vectors have different lengths, or `sums` has another one.
+    pub fn add_to(terms: &[Self], row: usize, column: usize, sums: &mut [f64]) {
+        assert_eq!(sums.len(), SCATTER_UNIT * SCATTER_UNIT, "the sums of a unit");
+        let d = terms.first().map_or(0, |term| term.vector.len());
+        assert!(terms.iter().all(|term| term.vector.len() == d), "rank-one terms of one width");
+        let part = |unit: usize| (unit * SCATTER_UNIT).min(d)..((unit + 1) * SCATTER_UNIT).min(d);
+        simd(
+            #[inline(always)]
+            || {
+                for (sums, i) in sums.chunks_exact_mut(SCATTER_UNIT).zip(part(row)) {
+                    for term in terms {
+                        let left = term.weight * term.vector[i];
+                        for (sum, &right) in sums.iter_mut().zip(&term.vector[part(column)]) {
+                            *sum = left.mul_add(right, *sum);
                         }
                     }
-                },
-            );
-        }
+                }
+            },
+        );
     }
 }
 
@@ -163,9 +160,10 @@ fn add_rows(rows: &[f32], sums: &mut [f64]) {
     }
 }
 
-/// Writes `x − shift` as panels of `W` columns, zeros behind the last column.
+/// Writes `x − shift` as panels, zeros behind the last column.
 #[inline(always)]
-fn centre<const W: usize>(rows: &[f32], shift: &[f32], largest: &mut [f32], d: usize, panels: &mut [f32]) {
+fn centre(rows: &[f32], shift: &[f32], largest: &mut [f32], d: usize, panels: &mut [f32]) {
+    const W: usize = SCATTER_UNIT;
     let n = rows.len() / d;
     let (shift, _) = shift.as_chunks::<W>();
     let (largest, _) = largest.as_chunks_mut::<W>();
@@ -204,66 +202,62 @@ impl pulp::WithSimd for Product<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // Accumulators, one vector row of a panel and one factor fill the registers; `R` divides `W`.
+        // Accumulators, vectors of a panel and one factor fit the registers; tiles divide a unit. The last number is the
+        // vectors of a panel's row.
         match S::F32_LANES {
-            16 => product::<S, 8, 48>(simd, self),
-            4 => product::<S, 6, 12>(simd, self),
+            16 => product::<S, 8, 3, 3>(simd, self),
+            4 => product::<S, 6, 4, 12>(simd, self),
             _ if std::any::TypeId::of::<S>() == std::any::TypeId::of::<pulp::Scalar256b>() => {
-                product::<S, 2, 24>(simd, self)
+                product::<S, 2, 2, 6>(simd, self)
             }
-            _ => product::<S, 4, 24>(simd, self),
+            _ => product::<S, 6, 2, 6>(simd, self),
         }
     }
 }
 
-/// All tiles of one unit.
+/// All tiles of one unit, `R` rows by `NV` of the `V` vectors of a panel's row each.
 #[inline(always)]
-fn product<S: Simd, const R: usize, const W: usize>(simd: S, product: Product<'_>) {
+fn product<S: Simd, const R: usize, const NV: usize, const V: usize>(simd: S, product: Product<'_>) {
+    const W: usize = SCATTER_UNIT;
     let Product { block, row, column, sums } = product;
-    let n = block.rows;
-    let parts = SCATTER_UNIT / W;
-    for right in 0..parts {
-        let panel = &block.panels[(column * parts + right) * n * W..][..n * W];
-        let panel: &[[S::f32s; 3]] = S::as_simd_f32s(panel).0.as_chunks().0;
-        for left in 0..parts {
-            if row == column && left > right {
+    let len = block.rows * W;
+    // What follows a panel is read but not used: the next one, or zeros.
+    let (left, right) = (&block.panels[row * len..][..len + W], &block.panels[column * len..][..len + W]);
+    let right = S::as_simd_f32s(right).0;
+    let columns = NV * S::F32_LANES;
+    for v in (0..V).step_by(NV) {
+        let vectors = right[v..][..block.rows * V].as_chunks::<V>().0;
+        for first in (0..W).step_by(R) {
+            if row == column && first >= v * S::F32_LANES + columns {
                 continue; // below the diagonal
             }
-            for first in (0..W).step_by(R) {
-                // The factors of a row are the first numbers of each `W`, counted from the tile's first column on.
-                let factors = &block.panels[(row * parts + left) * n * W + first..][..n * W];
-                let tile = tile::<S, R, W>(simd, factors.as_chunks::<W>().0, panel);
-                for (r, tile) in tile.iter().enumerate() {
-                    let sums = &mut sums[(left * W + first + r) * SCATTER_UNIT + right * W..][..W];
-                    let tile: &[f32] = bytes_of::<S>(tile);
-                    for (sum, &x) in sums.iter_mut().zip(tile) {
-                        *sum += f64::from(x);
-                    }
+            // The factors of a row are the first of each 48 numbers, counted from the tile's first on.
+            let factors = left[first..][..len].as_chunks::<W>().0;
+            let tile = tile::<S, R, NV, V>(simd, factors, vectors);
+            for (r, tile) in tile.iter().enumerate() {
+                let sums = &mut sums[(first + r) * W + v * S::F32_LANES..][..columns];
+                let tile: &[f32] = pulp::bytemuck::cast_slice(tile);
+                for (sum, &x) in sums.iter_mut().zip(tile) {
+                    *sum += f64::from(x);
                 }
             }
         }
     }
 }
 
-/// The numbers of some vectors.
+/// `Σ_rows factors[row][r] · vectors[row][v]`.
 #[inline(always)]
-fn bytes_of<S: Simd>(vectors: &[S::f32s]) -> &[f32] {
-    pulp::bytemuck::cast_slice(vectors)
-}
-
-/// `Σ_rows factors[row][r] · panel[row][v]`.
-#[inline(always)]
-fn tile<S: Simd, const R: usize, const W: usize>(
+fn tile<S: Simd, const R: usize, const NV: usize, const V: usize>(
     simd: S,
-    factors: &[[f32; W]],
-    panel: &[[S::f32s; 3]],
-) -> [[S::f32s; 3]; R] {
-    let mut sums = [[simd.splat_f32s(0.0); 3]; R];
-    for (factors, row) in factors.iter().zip(panel) {
+    factors: &[[f32; SCATTER_UNIT]],
+    vectors: &[[S::f32s; V]],
+) -> [[S::f32s; NV]; R] {
+    let mut sums = [[simd.splat_f32s(0.0); NV]; R];
+    for (factors, vectors) in factors.iter().zip(vectors) {
         for r in 0..R {
             let factor = simd.splat_f32s(factors[r]);
-            for v in 0..3 {
-                sums[r][v] = mul_add(simd, factor, row[v], sums[r][v]);
+            for v in 0..NV {
+                sums[r][v] = mul_add(simd, factor, vectors[v], sums[r][v]);
             }
         }
     }
@@ -295,7 +289,9 @@ mod tests {
                 for column in 0..d.div_ceil(SCATTER_UNIT) {
                     for row in 0..=column {
                         let mut sums = vec![1.0; SCATTER_UNIT * SCATTER_UNIT];
-                        block.add_to(row, column, &[RankOne { weight: -2.0, vector: &vector }], &mut sums);
+                        block.add_to(row, column, &mut sums);
+                        let terms = [1.0, -3.0].map(|weight| RankOne { weight, vector: &vector });
+                        RankOne::add_to(&terms, row, column, &mut sums);
                         for i in (0..SCATTER_UNIT).filter(|i| row * SCATTER_UNIT + i < d) {
                             for j in (0..SCATTER_UNIT).filter(|j| column * SCATTER_UNIT + j < d) {
                                 let (a, b) = (row * SCATTER_UNIT + i, column * SCATTER_UNIT + j);
@@ -326,7 +322,7 @@ mod tests {
         block.lay_out(&small, 2);
         assert_eq!((block.rows(), block.mean(), block.shift()), (3, &[3.0, 5.0][..], &[3.0, 5.0][..]));
         let mut sums = vec![0.0; SCATTER_UNIT * SCATTER_UNIT];
-        block.add_to(0, 0, &[], &mut sums);
+        block.add_to(0, 0, &mut sums);
         assert_eq!((sums[0], sums[1], sums[SCATTER_UNIT + 1], sums[2]), (14.0, 0.0, 0.0, 0.0));
     }
 
@@ -348,6 +344,6 @@ mod tests {
     fn units_below_the_diagonal_are_refused() {
         let mut block = CentredRows::new(Level::current());
         block.lay_out(&rows(3, 60, 0.0), 60);
-        block.add_to(1, 0, &[], &mut vec![0.0; SCATTER_UNIT * SCATTER_UNIT]);
+        block.add_to(1, 0, &mut vec![0.0; SCATTER_UNIT * SCATTER_UNIT]);
     }
 }

@@ -153,7 +153,7 @@ fn arrange(flat: &Array2<f64>, levels: &[Level]) -> (Array2<f64>, Array1<f64>, A
             .zip(&largest)
             .map(|(radius, &far)| if far > 0.0 { radius / far } else { 1.0 })
             .collect();
-        let offsets = &anchors - &(centres * &gains.view().insert_axis(ndarray::Axis(1)));
+        let offsets = &anchors - &(centres * gains.view().insert_axis(ndarray::Axis(1)));
         let mut places = points;
         for (mut place, &parent) in places.rows_mut().into_iter().zip(&parents) {
             place *= gains[parent];
