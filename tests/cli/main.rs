@@ -1,6 +1,6 @@
 //! The program as users meet it: every test here runs the `featlab` binary.
 //!
-//! `bad_input` — one clear line and the right exit code; `line` — extract, reduce, probe, sweep, report on small data;
+//! `bad_input` — one clear line and the right exit code; `line` — extract, reduce, probe, sweep, report on small data; `layouts` — reducers of one dimension;
 //! `resume` — interruption and what is left of it; `golden_extract` — picture files to Parquet against reference tokens;
 //! `stand_in` — the studies' sweeps on drawn data sets; `stores` — caches in a bucket; `precision` — batches and half precision; `classify`, `attention`, `pretrain` — the commands beside the line.
 
@@ -12,6 +12,7 @@ mod cache;
 mod classify;
 mod fixture;
 mod golden_extract;
+mod layouts;
 mod line;
 mod precision;
 mod pretrain;

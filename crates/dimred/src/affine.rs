@@ -1,17 +1,16 @@
 //! Affine: the one map behind every linear reducer, `x ↦ ((x − mean) / scale) · componentsᵀ`.
 //!
 //! The scale is folded into the matrix; the mean is subtracted first, so that large common offsets cost no precision.
-//! Rows go through in blocks of a fixed height (the last one padded), so a row's result does not depend on its
-//! companions, to the last bit. The exception is a batch-scaled map, which standardises each call's rows by themselves.
+//! Every number of the result is one sum in the order of `d`, so it depends neither on the row's companions nor on the
+//! columns beside it, to the last bit: the first `k` columns of a wider map are the narrower map. The exception is a
+//! batch-scaled map, which standardises each call's rows by themselves.
 
+use kernels::{Level, RowMap};
 use linfa::traits::Transformer;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 
 use crate::scaler::Scaler;
 use crate::{Error, Result};
-
-/// Rows per block.
-const BLOCK: usize = 64;
 
 /// A fitted map `[n, d] → [n, k]`.
 pub trait Projection {
@@ -35,6 +34,8 @@ pub struct Affine {
     mean: Array1<f32>,
     /// `[d, k]`: components transposed, each input column divided by its scale.
     matrix: Array2<f32>,
+    /// The same, laid out for products.
+    map: RowMap,
     batch_scaled: bool,
 }
 
@@ -45,19 +46,26 @@ impl Affine {
         scale: ArrayView1<'_, f64>,
         components: ArrayView2<'_, f64>,
     ) -> Self {
-        let matrix = (&components / &scale).t().mapv(|x| x as f32); // [d, k]
-        Self {
-            mean: mean.mapv(|x| x as f32),
-            matrix: matrix.as_standard_layout().into_owned(),
-            batch_scaled: false,
-        }
+        Self::of(mean.mapv(|x| x as f32), (&components / &scale).t().mapv(|x| x as f32), false)
     }
 
     /// The map that standardises every call's rows by themselves, then applies `components` `[k, d]`.
     #[must_use]
     pub fn batch_scaled(components: ArrayView2<'_, f64>) -> Self {
-        let matrix = components.t().mapv(|x| x as f32).as_standard_layout().into_owned();
-        Self { mean: Array1::zeros(components.ncols()), matrix, batch_scaled: true }
+        Self::of(Array1::zeros(components.ncols()), components.t().mapv(|x| x as f32), true)
+    }
+
+    fn of(mean: Array1<f32>, matrix: Array2<f32>, batch_scaled: bool) -> Self {
+        let k = matrix.ncols();
+        let matrix = matrix.as_standard_layout().into_owned(); // [d, k]
+        let contiguous = "an array in standard layout";
+        let map = RowMap::new(
+            Level::current(),
+            mean.as_slice().expect(contiguous),
+            matrix.as_slice().expect(contiguous),
+            k,
+        );
+        Self { mean, matrix, map, batch_scaled }
     }
 
     /// The map for a scaler: with the statistics of the fit, or with those of each call.
@@ -79,19 +87,7 @@ impl Affine {
     /// If there are fewer.
     #[must_use]
     pub fn first(&self, k: usize) -> Self {
-        Self { matrix: self.matrix.slice(s![.., ..k]).as_standard_layout().into_owned(), ..self.clone() }
-    }
-
-    /// What is subtracted from a row, `[d]`.
-    #[must_use]
-    pub fn mean(&self) -> &Array1<f32> {
-        &self.mean
-    }
-
-    /// What the difference is multiplied by, `[d, k]`.
-    #[must_use]
-    pub fn matrix(&self) -> &Array2<f32> {
-        &self.matrix
+        Self::of(self.mean.clone(), self.matrix.slice(s![.., ..k]).to_owned(), self.batch_scaled)
     }
 
     /// Whether the result of a row depends on the rows beside it.
@@ -100,19 +96,23 @@ impl Affine {
         self.batch_scaled
     }
 
+    /// What is subtracted from rows first, `[d]`; zeros for a batch-scaled map.
+    #[must_use]
+    pub fn mean(&self) -> &Array1<f32> {
+        &self.mean
+    }
+
+    /// What rows are multiplied with then, `[d, k]`; scales are folded in.
+    #[must_use]
+    pub fn matrix(&self) -> &Array2<f32> {
+        &self.matrix
+    }
+
     fn project(&self, rows: ArrayView2<'_, f32>) -> Array2<f32> {
-        let (n, d) = rows.dim();
-        let mut out = Array2::zeros((n, self.output_dim())); // [n, k]
-        let mut block = Array2::zeros((BLOCK, d));
-        for from in (0..n).step_by(BLOCK) {
-            let to = (from + BLOCK).min(n);
-            let mut used = block.slice_mut(s![..to - from, ..]);
-            used.assign(&rows.slice(s![from..to, ..]));
-            used -= &self.mean;
-            // Rows behind `used` are left over from the block before: never read, but keep the product's shape fixed.
-            let projected = block.dot(&self.matrix); // [BLOCK, k]
-            out.slice_mut(s![from..to, ..]).assign(&projected.slice(s![..to - from, ..]));
-        }
+        let rows = rows.as_standard_layout();
+        let mut out = Array2::zeros((rows.nrows(), self.output_dim())); // [n, k]
+        let contiguous = "an array in standard layout";
+        self.map.apply(rows.as_slice().expect(contiguous), out.as_slice_mut().expect(contiguous));
         out
     }
 }
@@ -148,7 +148,7 @@ impl Transformer<ArrayView2<'_, f32>, Array2<f32>> for Affine {
 }
 
 /// Columns of `rows` with mean 0 and population standard deviation 1; a constant column becomes 0.
-fn standardised(rows: ArrayView2<'_, f32>) -> Array2<f32> {
+pub(crate) fn standardised(rows: ArrayView2<'_, f32>) -> Array2<f32> {
     let n = rows.nrows().max(1) as f64;
     let mean = rows.fold_axis(Axis(0), 0.0, |sum, &x| sum + f64::from(x)) / n; // [d]
     let mut square = Array1::<f64>::zeros(rows.ncols());
@@ -203,6 +203,37 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_first_columns_of_a_wider_map_are_the_narrower_map() {
+        let (d, k) = (50, 40);
+        let components = Array2::from_shape_fn((k, d), |(i, j)| ((i * 7 + j * 3) % 13) as f64 / 7.0 - 0.8);
+        let mean = Array1::from_shape_fn(d, |j| j as f64 / 50.0);
+        let at = |k: usize| {
+            Affine::new(mean.view(), Array1::from_elem(d, 3.0).view(), components.slice(s![..k, ..]))
+        };
+        let rows = rows(77, d);
+        let wide = Projection::transform(&at(k), rows.view()).unwrap();
+        for few in [1, 5, 15, 16, 17, 33] {
+            let narrow = Projection::transform(&at(few), rows.view()).unwrap();
+            assert_eq!(narrow, wide.slice(s![.., ..few]), "{few}");
+            assert_eq!(at(few).matrix(), &at(k).matrix().slice(s![.., ..few]));
+        }
+        assert_eq!(at(k).mean(), &mean.mapv(|x| x as f32));
+    }
+
+    #[test]
+    fn rows_in_any_layout() {
+        let map = Affine::new(
+            Array1::zeros(6).view(),
+            Array1::ones(6).view(),
+            Array2::from_shape_fn((4, 6), |(i, j)| (i + 2 * j) as f64).view(),
+        );
+        let rows = rows(9, 6);
+        let columns_first = rows.t().as_standard_layout().into_owned();
+        let got = Projection::transform(&map, columns_first.t()).unwrap();
+        assert_eq!(got, Projection::transform(&map, rows.view()).unwrap());
     }
 
     #[test]

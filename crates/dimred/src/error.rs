@@ -38,6 +38,14 @@ pub enum Error {
         /// Most that there are.
         available: usize,
     },
+    /// Another target dimension than that of the fit, where a fit serves only one.
+    #[error("target dimension {asked} needs a fit of its own, this one is for {fitted}")]
+    OtherDimension {
+        /// `k` asked for.
+        asked: usize,
+        /// `k` of the fit.
+        fitted: usize,
+    },
     /// A parameter out of its range.
     #[error("{what} is {got}, expected {expected}")]
     Invalid {

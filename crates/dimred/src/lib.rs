@@ -3,20 +3,38 @@
 #![doc = include_str!("../README.md")]
 
 mod affine;
+mod eigen;
 mod error;
+#[cfg(feature = "hnne")]
+mod hnne;
+mod intrinsic;
 mod johnson_lindenstrauss;
 mod linfa_pca;
+mod map;
 mod moments;
+mod neighbours;
 mod pca;
 mod random_projection;
 mod reducer;
 mod scaler;
+mod spectrum;
+mod symmetric;
+mod trustworthiness;
+mod umap;
 
 pub use affine::{Affine, Projection};
 pub use error::{Error, Result};
+#[cfg(feature = "hnne")]
+pub use hnne::{HNNE_NOTICE, Hnne, HnneFit, HnneParams};
+pub use intrinsic::{IntrinsicDimension, IntrinsicDimensionParams, intrinsic_dimension};
 pub use johnson_lindenstrauss::johnson_lindenstrauss_min_dim;
+pub use map::Map;
 pub use moments::Moments;
+pub use neighbours::{Metric, NeighbourSet, Neighbours};
 pub use pca::{Pca, PcaParams, Solver};
 pub use random_projection::{RandomProjection, RandomProjectionKind, RandomProjectionParams};
 pub use reducer::{Identity, Reducer};
 pub use scaler::Scaler;
+pub use spectrum::Spectrum;
+pub use trustworthiness::trustworthiness;
+pub use umap::{Umap, UmapParams};

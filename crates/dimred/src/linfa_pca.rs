@@ -8,14 +8,15 @@ use linfa::DatasetBase;
 use linfa::traits::Fit;
 use ndarray::{Array1, ArrayView2};
 
+use crate::eigen::fix_signs;
 use crate::moments::Moments;
-use crate::pca::{Pca, fix_signs};
+use crate::pca::{Pca, PcaParams};
 use crate::scaler::Scaler;
 use crate::{Error, Result};
 
 /// Fits the first `n_components` on rows `[n, d]`, whose moments are known.
 pub(crate) fn fit(
-    scaler: Scaler,
+    params: &PcaParams,
     n_components: usize,
     rows: ArrayView2<'_, f32>,
     moments: &Moments,
@@ -25,7 +26,7 @@ pub(crate) fn fit(
         return Err(Error::Dimension { asked: n_components, available });
     }
     let variance = moments.variance()?;
-    let scale = match scaler {
+    let scale = match params.scaler {
         Scaler::None => Array1::ones(moments.dim()),
         Scaler::Train | Scaler::Batch => moments.scale()?,
     };
@@ -37,7 +38,8 @@ pub(crate) fn fit(
     fix_signs(&mut components);
     let total_variance = (variance / scale.mapv(|s| s * s)).sum() * moments.count() as f64 / degrees;
     Ok(Pca {
-        scaler,
+        scaler: params.scaler,
+        whiten: params.whiten,
         n_rows: moments.count(),
         mean: moments.mean().clone(),
         scale,
@@ -50,7 +52,7 @@ pub(crate) fn fit(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pca::{PcaParams, Solver};
+    use crate::pca::Solver;
     use ndarray::Array2;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
@@ -67,8 +69,8 @@ mod tests {
     fn agrees_with_the_covariance_route() {
         let rows = rows();
         for scaler in [Scaler::None] {
-            let exact = PcaParams { scaler, solver: Solver::Covariance }.fit_rows(rows.view()).unwrap();
-            let linfa = PcaParams { scaler, solver: Solver::Linfa { n_components: 4 } }
+            let exact = PcaParams { scaler, ..PcaParams::default() }.fit_rows(rows.view()).unwrap();
+            let linfa = PcaParams { scaler, solver: Solver::Linfa { n_components: 4 }, whiten: false }
                 .fit_rows(rows.view())
                 .unwrap();
             for i in 0..4 {

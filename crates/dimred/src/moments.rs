@@ -1,36 +1,72 @@
-//! Moments: count, mean and scatter matrix of rows, streamed in 64 bits with O(d²) memory.
+//! Moments: count, mean and scatter matrix of rows, streamed into 64-bit sums with O(d²) memory.
 //!
-//! Each block of rows is centred by its own mean, its scatter `CᵀC` added, and the two means combined (Chan, Golub and
-//! LeVeque, 1983): no cancellation, whatever the offset. The order of additions is that of the calls and of fixed
-//! blocks; threads only share the tiles of one product, so the bits do not depend on how many there are.
+//! Each block of some hundred rows is centred by its own mean, its scatter `CᵀC` added, and the two means combined (Chan,
+//! Golub and LeVeque, 1983): no cancellation, whatever the offset. Products within a block are 32-bit, as the features
+//! are; everything across blocks is 64-bit. The first [`EXACT_ROWS`] rows, where a few roundings would show, and numbers
+//! whose squares 32 bits do not hold, are multiplied in 64 bits as well. The order of additions is that of the calls and of
+//! blocks whose size depends on the call alone; threads only share the units of the matrix, so the bits do not depend on
+//! how many there are.
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, Slice, s};
+use kernels::{CentredRows, Level, RankOne, SCATTER_UNIT};
+use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
+use crate::symmetric::Symmetric;
 use crate::{Error, Result};
 
-/// Rows centred together.
-const BLOCK: usize = 1024;
-/// Side of a tile of the scatter matrix; tiles below the diagonal are mirrored instead of computed.
-const TILE: usize = 96;
+/// Most rows centred together: a sum of so many 32-bit products keeps its precision.
+const BLOCK: usize = 200;
+/// Most rows laid out at a time.
+const GROUP: usize = 8 * BLOCK;
+/// As long as there are no more rows than these, products are 64-bit.
+const EXACT_ROWS: u64 = 1024;
 
 /// Streaming mean and covariance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
     count: u64,
     mean: Array1<f64>,
-    /// `Σ (x − mean)(x − mean)ᵀ`; only tiles on and above the diagonal are kept up to date.
-    scatter: Array2<f64>,
+    /// `Σ (x − mean)(x − mean)ᵀ`.
+    scatter: Symmetric,
+    spare: Spare,
 }
 
-/// Row and column range of one tile.
-type Tile = (Slice, Slice);
+/// Buffers of the last call, for the next one. They are no part of the value.
+#[derive(Debug, Default)]
+struct Spare(Vec<CentredRows>);
+
+impl Clone for Spare {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Spare {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// `weight · vectorᵀ vector`, owned.
+struct Term {
+    weight: f64,
+    vector: Array1<f64>,
+}
+
+impl Term {
+    fn view(&self) -> RankOne<'_> {
+        RankOne {
+            weight: self.weight,
+            vector: self.vector.as_slice().expect("a vector made here is contiguous"),
+        }
+    }
+}
 
 impl Moments {
     /// Moments of no rows of width `d`.
     #[must_use]
     pub fn new(d: usize) -> Self {
-        Self { count: 0, mean: Array1::zeros(d), scatter: Array2::zeros((d, d)) }
+        Self { count: 0, mean: Array1::zeros(d), scatter: Symmetric::new(d), spare: Spare::default() }
     }
 
     /// Adds rows `[n, d]`.
@@ -38,27 +74,87 @@ impl Moments {
     /// # Errors
     /// [`Error::Width`], or [`Error::NonFinite`] naming the place; then nothing was added.
     pub fn add(&mut self, rows: ArrayView2<'_, f32>) -> Result<()> {
-        if rows.ncols() != self.dim() {
-            return Err(Error::Width { expected: self.dim(), got: rows.ncols() });
+        let (n, d) = rows.dim();
+        if d != self.dim() {
+            return Err(Error::Width { expected: self.dim(), got: d });
         }
-        if let Some(((row, column), &value)) = rows.indexed_iter().find(|(_, x)| !x.is_finite()) {
-            return Err(Error::NonFinite { row, column, value });
+        if rows.is_empty() {
+            self.count += n as u64;
+            return Ok(());
         }
-        for block in rows.axis_chunks_iter(Axis(0), BLOCK) {
-            self.add_block(block);
+        // A number that is not finite is found group by group: what the groups before it added is undone.
+        let before = (n > GROUP).then(|| self.clone());
+        let rows = rows.as_standard_layout();
+        for (i, group) in rows.axis_chunks_iter(Axis(0), GROUP).enumerate() {
+            if let Err(error) = self.add_group(group, i * GROUP) {
+                if let Some(before) = before {
+                    *self = before;
+                }
+                return Err(error);
+            }
         }
         Ok(())
     }
 
-    fn add_block(&mut self, rows: ArrayView2<'_, f32>) {
-        let n = rows.nrows() as u64;
-        if n == 0 {
-            return;
+    /// Adds rows in standard layout; `first` is the number of the first one, for messages.
+    fn add_group(&mut self, rows: ArrayView2<'_, f32>, first: usize) -> Result<()> {
+        let (n, d) = rows.dim();
+        let height = n.div_ceil(n.div_ceil(BLOCK)); // blocks of even height
+        let blocks = n.div_ceil(height);
+        let mut spare = std::mem::take(&mut self.spare.0);
+        spare.resize_with(spare.len().max(blocks), || CentredRows::new(Level::current()));
+        let numbers = rows.to_slice().expect("rows in standard layout");
+        (spare.par_iter_mut().zip(numbers.par_chunks(height * d)).with_max_len(1))
+            .for_each(|(block, rows)| block.lay_out(rows, d));
+        let laid_out = &spare[..blocks];
+        if laid_out.iter().flat_map(CentredRows::mean).all(|mean| mean.is_finite()) {
+            let exact = self.count + n as u64 <= EXACT_ROWS || !laid_out.iter().all(CentredRows::in_range);
+            if exact {
+                rows.axis_chunks_iter(Axis(0), height).for_each(|block| self.add_exactly(block));
+            } else {
+                self.add_blocks(laid_out);
+            }
+            self.spare.0 = spare;
+            return Ok(());
         }
+        self.spare.0 = spare;
+        match rows.indexed_iter().find(|(_, x)| !x.is_finite()) {
+            Some(((row, column), &value)) => Err(Error::NonFinite { row: first + row, column, value }),
+            None => Ok(()), // a mean of finite 32-bit numbers is finite
+        }
+    }
+
+    /// Adds blocks whose products are 32-bit.
+    fn add_blocks(&mut self, blocks: &[CentredRows]) {
+        let terms: Vec<Term> = (blocks.iter())
+            .flat_map(|block| {
+                let mean = Array1::from_vec(block.mean().to_vec());
+                // The products are about the shift, the 32-bit number beside the mean.
+                let off = &mean - &Array1::from_iter(block.shift().iter().map(|&x| f64::from(x)));
+                let rounding = Term { weight: -(block.rows() as f64), vector: off };
+                [self.combine(block.rows() as u64, &mean), rounding]
+            })
+            .collect();
+        let terms: Vec<RankOne<'_>> = terms.iter().map(Term::view).collect();
+        self.scatter.for_each_unit(|row, column, sums| {
+            blocks.iter().for_each(|block| block.add_to(row, column, sums));
+            RankOne::add_to(&terms, row, column, sums);
+        });
+    }
+
+    /// Adds one block in 64 bits throughout.
+    fn add_exactly(&mut self, rows: ArrayView2<'_, f32>) {
         let mut centred = rows.mapv(f64::from); // [n, d]
-        let mean = centred.sum_axis(Axis(0)) / n as f64; // [d]
+        let mean = centred.sum_axis(Axis(0)) / rows.nrows() as f64; // [d]
         centred -= &mean;
-        self.combine(n, &mean, |(i, j)| centred.slice(s![.., i]).t().dot(&centred.slice(s![.., j])));
+        let term = self.combine(rows.nrows() as u64, &mean);
+        let d = self.dim();
+        let columns = |unit: usize| s![.., unit * SCATTER_UNIT..((unit + 1) * SCATTER_UNIT).min(d)];
+        self.scatter.for_each_unit(|row, column, sums| {
+            let product = centred.slice(columns(row)).t().dot(&centred.slice(columns(column)));
+            add_unit(sums, product.view());
+            add_unit(sums, term.unit(row, column).view());
+        });
     }
 
     /// Adds the moments of other rows, as if they had been added here after these.
@@ -67,35 +163,22 @@ impl Moments {
     /// If the widths differ.
     pub fn merge(&mut self, other: &Self) {
         assert_eq!(self.dim(), other.dim(), "moments of the same width");
-        if other.count > 0 {
-            self.combine(other.count, &other.mean, |(i, j)| other.scatter.slice(s![i, j]).to_owned());
+        if other.count == 0 {
+            return;
         }
+        let term = self.combine(other.count, &other.mean);
+        self.scatter.add(&other.scatter);
+        self.scatter.for_each_unit(|row, column, sums| add_unit(sums, term.unit(row, column).view()));
     }
 
-    /// Chan's formula; `tile` gives the new rows' own scatter, tile by tile.
-    fn combine(&mut self, n: u64, mean: &Array1<f64>, tile: impl Fn(Tile) -> Array2<f64> + Sync) {
+    /// Chan's formula for count and mean; returns what is to be added to the sum of the two scatters.
+    fn combine(&mut self, n: u64, mean: &Array1<f64>) -> Term {
         let total = (self.count + n) as f64;
         let delta = mean - &self.mean; // [d]
         let weight = self.count as f64 * n as f64 / total;
-        let computed: Vec<Array2<f64>> = self.tiles().into_par_iter().map(&tile).collect();
-        for ((i, j), mut part) in self.tiles().into_iter().zip(computed) {
-            let (left, right) = (delta.slice(s![i]), delta.slice(s![j]));
-            for (mut row, &l) in part.rows_mut().into_iter().zip(left) {
-                row.scaled_add(weight * l, &right);
-            }
-            let mut target = self.scatter.slice_mut(s![i, j]);
-            target += &part;
-        }
         self.mean.scaled_add(n as f64 / total, &delta);
         self.count += n;
-    }
-
-    /// Tiles on and above the diagonal.
-    fn tiles(&self) -> Vec<Tile> {
-        let d = self.dim();
-        let slice = |i: usize| Slice::from(i..(i + TILE).min(d));
-        let starts = (0..d).step_by(TILE);
-        starts.flat_map(|i| (i..d).step_by(TILE).map(move |j| (slice(i), slice(j)))).collect()
+        Term { weight, vector: delta }
     }
 
     /// Width `d`.
@@ -122,7 +205,7 @@ impl Moments {
     /// [`Error::TooFewRows`] below 2 rows.
     pub fn variance(&self) -> Result<Array1<f64>> {
         self.at_least_two()?;
-        Ok(self.scatter.diag().mapv(|x| x / self.count as f64))
+        Ok(self.scatter.diagonal() / self.count as f64)
     }
 
     /// Population standard deviation of each column, with 1 for a constant one (as scikit-learn's `StandardScaler`), `[d]`.
@@ -148,17 +231,29 @@ impl Moments {
     /// [`Error::TooFewRows`] below 2 rows.
     pub fn covariance(&self) -> Result<Array2<f64>> {
         self.at_least_two()?;
-        let mut covariance = &self.scatter / (self.count - 1) as f64;
-        for i in 0..self.dim() {
-            for j in 0..i {
-                covariance[[i, j]] = covariance[[j, i]];
-            }
-        }
-        Ok(covariance)
+        Ok(self.scatter.to_matrix() / (self.count - 1) as f64)
     }
 
     fn at_least_two(&self) -> Result<()> {
         if self.count < 2 { Err(Error::TooFewRows(self.count)) } else { Ok(()) }
+    }
+}
+
+impl Term {
+    /// One unit of the matrix.
+    fn unit(&self, row: usize, column: usize) -> Array2<f64> {
+        let d = self.vector.len();
+        let part =
+            |unit: usize| self.vector.slice(s![unit * SCATTER_UNIT..((unit + 1) * SCATTER_UNIT).min(d)]);
+        let (left, right) = (part(row).insert_axis(Axis(1)), part(column).insert_axis(Axis(0)));
+        &left * &right * self.weight
+    }
+}
+
+/// Adds `[≤ u, ≤ u]` numbers to a unit.
+fn add_unit(sums: &mut [f64], numbers: ArrayView2<'_, f64>) {
+    for (sums, numbers) in sums.chunks_exact_mut(SCATTER_UNIT).zip(numbers.rows()) {
+        sums.iter_mut().zip(numbers).for_each(|(sum, x)| *sum += x);
     }
 }
 
@@ -190,36 +285,69 @@ mod tests {
         assert_eq!(moments.variance().unwrap(), array![8.0 / 3.0, 8.0]);
     }
 
+    /// By the definition, in 64 bits.
+    fn naive(rows: &Array2<f32>) -> Array2<f64> {
+        let x = rows.mapv(f64::from);
+        let c = &x - &x.mean_axis(Axis(0)).unwrap();
+        c.t().dot(&c) / (rows.nrows() - 1) as f64
+    }
+
     #[test]
     fn pieces_and_merged_parts_give_the_whole() {
-        let rows = rows(2500, 130, 100.0);
-        let mut whole = Moments::new(130);
-        whole.add(rows.view()).unwrap();
-        let (mut pieces, mut left, mut right) = (Moments::new(130), Moments::new(130), Moments::new(130));
-        for piece in rows.axis_chunks_iter(Axis(0), 37) {
-            pieces.add(piece).unwrap();
+        // Few rows are exact to 64 bits, many to a little more than 32.
+        for (n, split, tolerance) in [(1000, 300, 1e-12), (5000, 900, 4e-7)] {
+            let rows = rows(n, 130, 100.0);
+            let mut whole = Moments::new(130);
+            whole.add(rows.view()).unwrap();
+            let (mut pieces, mut left, mut right) = (Moments::new(130), Moments::new(130), Moments::new(130));
+            for piece in rows.axis_chunks_iter(Axis(0), 37) {
+                pieces.add(piece).unwrap();
+            }
+            left.add(rows.slice(s![..split, ..])).unwrap();
+            right.add(rows.slice(s![split.., ..])).unwrap();
+            left.merge(&right);
+            left.merge(&Moments::new(130));
+            for other in [&pieces, &left, &whole] {
+                assert_eq!(other.count(), n as u64);
+                close(&other.covariance().unwrap(), &naive(&rows), tolerance);
+                let worst = (other.mean() - whole.mean()).mapv(f64::abs).sum();
+                assert!(worst < 1e-9, "{worst}");
+            }
         }
-        left.add(rows.slice(s![..900, ..])).unwrap();
-        right.add(rows.slice(s![900.., ..])).unwrap();
-        left.merge(&right);
-        left.merge(&Moments::new(130));
-        for other in [&pieces, &left] {
-            assert_eq!(other.count(), 2500);
-            close(&other.covariance().unwrap(), &whole.covariance().unwrap(), 1e-12);
-            let worst = (other.mean() - whole.mean()).mapv(f64::abs).sum();
-            assert!(worst < 1e-9, "{worst}");
+    }
+
+    #[test]
+    fn columns_of_any_scale_and_offset_keep_their_correlation() {
+        let base = rows(3000, 6, 0.0);
+        let scales = [1e-12_f32, 1e-3, 1.0, 1e3, 1e12, 1.0];
+        let rows = Array2::from_shape_fn((3000, 7), |(i, j)| match j {
+            6 => 42.0,
+            5 => base[[i, 5]] + 3e4,
+            _ => base[[i, j]] * scales[j],
+        });
+        let mut moments = Moments::new(7);
+        moments.add(rows.view()).unwrap();
+        let (covariance, want) = (moments.covariance().unwrap(), naive(&rows));
+        for ((i, j), &x) in covariance.indexed_iter() {
+            let size = (want[[i, i]] * want[[j, j]]).sqrt();
+            assert!((x - want[[i, j]]).abs() <= 4e-7 * size, "{i} {j}: {x} is not {}", want[[i, j]]);
         }
-        let naive = {
-            let x = rows.mapv(f64::from);
-            let c = &x - &x.mean_axis(Axis(0)).unwrap();
-            c.t().dot(&c) / 2499.0
-        };
-        close(&whole.covariance().unwrap(), &naive, 1e-12);
+        assert_eq!((moments.scale().unwrap()[6], covariance[[6, 6]]), (1.0, 0.0));
+    }
+
+    #[test]
+    fn numbers_whose_squares_need_64_bits_get_them() {
+        for size in [1e-22_f32, 1e-30, 1e20, 3e37] {
+            let rows = rows(1500, 5, 0.0).mapv(|x| x * size);
+            let mut moments = Moments::new(5);
+            moments.add(rows.view()).unwrap();
+            close(&moments.covariance().unwrap(), &naive(&rows), 1e-12);
+        }
     }
 
     #[test]
     fn bits_do_not_depend_on_threads() {
-        let rows = rows(1500, 200, 3.0);
+        let rows = rows(5000, 200, 3.0);
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
@@ -250,6 +378,11 @@ mod tests {
     #[test]
     fn bad_rows_are_refused_and_leave_no_trace() {
         let mut moments = Moments::new(2);
+        let mut many = Array2::<f32>::ones((GROUP + 5, 2));
+        many[[GROUP + 3, 1]] = f32::INFINITY;
+        let error = moments.add(many.view()).unwrap_err();
+        assert!(matches!(error, Error::NonFinite { row, column: 1, .. } if row == GROUP + 3));
+        assert_eq!(moments, Moments::new(2));
         let error = moments.add(array![[1.0_f32, 2.0], [3.0, f32::NAN]].view()).unwrap_err();
         assert_eq!(error.to_string(), "row 1 holds NaN in dimension 1; features must be finite");
         assert!(matches!(moments.add(array![[1.0_f32]].view()), Err(Error::Width { expected: 2, got: 1 })));

@@ -6,13 +6,14 @@
 
 use linfa::DatasetBase;
 use linfa::traits::Fit;
-use linfa_linalg::eigh::{EigSort, EighInto};
-use ndarray::{Array1, Array2, ArrayView2, s};
+use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 
 use crate::affine::Affine;
+use crate::eigen::eigen;
 use crate::linfa_pca;
 use crate::moments::Moments;
 use crate::scaler::Scaler;
+use crate::spectrum::Spectrum;
 use crate::{Error, Result};
 
 /// How the components are computed.
@@ -35,12 +36,16 @@ pub struct PcaParams {
     pub scaler: Scaler,
     /// How the components are computed from rows in memory; moments always take the covariance route.
     pub solver: Solver,
+    /// Whether projections are divided by their standard deviations, so that all have variance 1. A component
+    /// without variance (beyond the rounding of 32-bit features) keeps its scale, as a constant column does.
+    pub whiten: bool,
 }
 
 /// A fitted PCA with `r` components of `d` dimensions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pca {
     pub(crate) scaler: Scaler,
+    pub(crate) whiten: bool,
     pub(crate) n_rows: u64,
     /// `[d]`
     pub(crate) mean: Array1<f64>,
@@ -68,10 +73,10 @@ impl PcaParams {
         let scaled =
             Array2::from_shape_fn(covariance.dim(), |(i, j)| covariance[[i, j]] / (scale[i] * scale[j]));
         let total_variance = scaled.diag().sum();
-        let (values, mut components) = eigen(&scaled)?; // [d], [d, d]
-        fix_signs(&mut components);
+        let (values, components) = eigen(&scaled)?; // [d], [d, d]
         Ok(Pca {
             scaler: self.scaler,
+            whiten: self.whiten,
             n_rows: moments.count(),
             mean: moments.mean().clone(),
             scale,
@@ -90,7 +95,7 @@ impl PcaParams {
         moments.add(rows)?;
         match self.solver {
             Solver::Covariance => self.fit_moments(&moments),
-            Solver::Linfa { n_components } => linfa_pca::fit(self.scaler, n_components, rows, &moments),
+            Solver::Linfa { n_components } => linfa_pca::fit(self, n_components, rows, &moments),
         }
     }
 }
@@ -104,48 +109,16 @@ impl<T> Fit<Array2<f32>, T, Error> for PcaParams {
     }
 }
 
-/// Eigenvalues `[d]`, largest first, and eigenvectors as rows `[d, d]` of a positive semi-definite matrix.
-///
-/// Rows whose length is a large power of two share cache sets, which makes the decomposition up to five times slower
-/// (5.8 s instead of 1.1 s at d = 768): an even matrix gets a border of zeros, whose eigenvalue is made to come last.
-fn eigen(matrix: &Array2<f64>) -> Result<(Array1<f64>, Array2<f64>)> {
-    let d = matrix.nrows();
-    let border = usize::from(d.is_multiple_of(2));
-    let mut bordered = Array2::zeros((d + border, d + border));
-    if border == 1 {
-        let largest = matrix.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
-        bordered[[d, d]] = -largest.max(1.0);
-    }
-    bordered.slice_mut(s![..d, ..d]).assign(matrix);
-    let decomposed = bordered.eigh_into().map_err(|e| Error::Decomposition(e.to_string()))?;
-    let (values, vectors) = decomposed.sort_eig_desc();
-    let components = vectors.t().slice(s![..d, ..d]).as_standard_layout().into_owned();
-    Ok((values.slice(s![..d]).to_owned(), components))
-}
-
-/// Makes the entry of largest absolute value of every row positive (the first of equals).
-pub(crate) fn fix_signs(components: &mut Array2<f64>) {
-    for mut component in components.rows_mut() {
-        let largest = component.iter().fold(0.0_f64, |best, &x| if x.abs() > best.abs() { x } else { best });
-        if largest < 0.0 {
-            component.mapv_inplace(|x| -x);
-        }
-    }
-}
-
 impl Pca {
-    /// The map to the first `k` components: `x ↦ ((x − mean) / scale) · components[:k]ᵀ`.
+    /// The map to the first `k` components: `x ↦ ((x − mean) / scale) · components[:k]ᵀ`, each divided by its standard
+    /// deviation if it whitens.
     ///
     /// # Errors
     /// [`Error::Dimension`] unless `1 ≤ k ≤ r`.
     pub fn at(&self, k: usize) -> Result<Affine> {
         self.check(k)?;
-        Ok(Affine::with_scaler(
-            self.scaler,
-            self.mean.view(),
-            self.scale.view(),
-            self.components.slice(s![..k, ..]),
-        ))
+        let components = &self.components.slice(s![..k, ..]) / &self.divisors(k).insert_axis(Axis(1));
+        Ok(Affine::with_scaler(self.scaler, self.mean.view(), self.scale.view(), components.view()))
     }
 
     /// The same PCA with only its first `k` components; explained variance stays known for all.
@@ -158,11 +131,41 @@ impl Pca {
         Ok(self)
     }
 
+    /// What the first `k` projections are divided by, `[k]`: ones without whitening.
+    fn divisors(&self, k: usize) -> Array1<f64> {
+        if !self.whiten {
+            return Array1::ones(k);
+        }
+        let variance = self.explained_variance.slice(s![..k]);
+        let least = variance[0] * self.mean.len() as f64 * f64::from(f32::EPSILON);
+        variance.mapv(|v| if v > least { v.sqrt() } else { 1.0 })
+    }
+
     fn check(&self, k: usize) -> Result<()> {
         match (1..=self.n_components()).contains(&k) {
             true => Ok(()),
             false => Err(Error::Dimension { asked: k, available: self.n_components() }),
         }
+    }
+
+    /// The same PCA with or without whitening, which changes nothing of the fit.
+    #[must_use]
+    pub fn whitened(self, whiten: bool) -> Self {
+        Self { whiten, ..self }
+    }
+
+    /// Whether projections are divided by their standard deviations.
+    #[must_use]
+    pub fn is_whitened(&self) -> bool {
+        self.whiten
+    }
+
+    /// The spectrum of all components that were computed, also after [`Pca::truncated`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there are none, or one is not finite.
+    pub fn spectrum(&self) -> Result<Spectrum> {
+        Spectrum::new(self.explained_variance.clone())
     }
 
     /// Number of components `r`.
@@ -214,8 +217,9 @@ impl Pca {
     /// # Errors
     /// [`Error::Dimension`] if `k` is more than there are components.
     pub fn inverse_standardised(&self, projected: ArrayView2<'_, f64>) -> Result<Array2<f64>> {
-        self.check(projected.ncols())?;
-        Ok(projected.dot(&self.components.slice(s![..projected.ncols(), ..])))
+        let k = projected.ncols();
+        self.check(k)?;
+        Ok((&projected * &self.divisors(k)).dot(&self.components.slice(s![..k, ..])))
     }
 
     /// From projections `[n, k]` back to rows `[n, d]` in the units of the features.
@@ -231,7 +235,7 @@ impl Pca {
 mod tests {
     use super::*;
     use crate::Projection;
-    use ndarray::{Axis, array};
+    use ndarray::array;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
@@ -324,6 +328,30 @@ mod tests {
         let back = pca.inverse_transform(z.view()).unwrap();
         let worst = (&back - &rows.mapv(f64::from)).mapv(f64::abs).fold(0.0_f64, |m, &x| m.max(x));
         assert!(worst < 1e-5, "{worst}");
+    }
+
+    #[test]
+    fn whitened_projections_have_the_identity_as_covariance_and_an_inverse() {
+        let mut rows = rows(300, 9);
+        let sum = &rows.column(0) + &rows.column(1);
+        rows.column_mut(5).assign(&sum); // one component has no variance
+        for scaler in [Scaler::None, Scaler::Train] {
+            let params = PcaParams { scaler, whiten: true, ..PcaParams::default() };
+            let pca = params.fit_rows(rows.view()).unwrap();
+            let z = Projection::transform(&pca.at(9).unwrap(), rows.view()).unwrap().mapv(f64::from);
+            let covariance = z.t().dot(&z) / 299.0;
+            for ((i, j), &x) in covariance.indexed_iter() {
+                let want = if i == j && i < 8 { 1.0 } else { 0.0 };
+                assert!((x - want).abs() < 2e-3, "{scaler} {i} {j}: {x}");
+            }
+            let back = pca.inverse_transform(z.view()).unwrap();
+            let worst = (&back - &rows.mapv(f64::from)).mapv(f64::abs).fold(0.0_f64, |m, &x| m.max(x));
+            assert!(worst < 1e-4, "{worst}");
+            let plain = fit(&rows, scaler);
+            assert_eq!(plain.explained_variance(), pca.explained_variance());
+            assert!(pca.is_whitened() && !plain.is_whitened());
+            assert_eq!(pca.spectrum().unwrap().rank(), 8);
+        }
     }
 
     #[test]

@@ -2,10 +2,14 @@
 //!
 //! The file is a safetensors file with 64-bit tensors (`mean`, `scale`, `components` or `matrix`, `explained_variance`) and
 //! string metadata: `format` = `featlab-reducer`, `version`, `method`, `scaler`, `seed`, `n_rows`, `total_variance`, and the
-//! caller's provenance under `from.…`; `sha256` covers the tensors. What is saved and loaded again projects to the same bits.
+//! caller's provenance under `from.…`; `sha256` covers the tensors. A UMAP has its rows and their places in 32 bits (`rows`,
+//! `embedding`) and its parameters by name. What is saved and loaded again projects to the same bits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
 
 use ndarray::{Array1, Array2};
 use safetensors::SafeTensors;
@@ -13,10 +17,14 @@ use safetensors::tensor::Dtype;
 use sha2::{Digest, Sha256};
 use tensorfile::Tensor;
 
-use crate::affine::Affine;
+use crate::affine::{Affine, Projection};
+#[cfg(feature = "hnne")]
+use crate::hnne::{Hnne, HnneParams};
+use crate::map::Map;
 use crate::pca::Pca;
 use crate::random_projection::RandomProjection;
 use crate::scaler::Scaler;
+use crate::umap::{Umap, UmapParams};
 use crate::{Error, Result};
 
 const FORMAT: &str = "featlab-reducer";
@@ -45,10 +53,15 @@ pub enum Reducer {
     Pca(Pca),
     /// A random projection.
     RandomProjection(RandomProjection),
+    /// A UMAP, for one target dimension.
+    Umap(Arc<Umap>),
+    /// An h-NNE, for one target dimension.
+    #[cfg(feature = "hnne")]
+    Hnne(Arc<Hnne>),
 }
 
 impl Reducer {
-    /// Name used in results: `none`, `pca`, `rp`, `rp-sparse`.
+    /// Name used in results: `none`, `pca`, `rp`, `rp-sparse`, `umap`, `hnne`.
     #[must_use]
     pub fn method(&self) -> &'static str {
         match self {
@@ -56,6 +69,9 @@ impl Reducer {
             Self::Pca(_) => "pca",
             Self::RandomProjection(rp) if rp.sparse => "rp-sparse",
             Self::RandomProjection(_) => "rp",
+            Self::Umap(_) => "umap",
+            #[cfg(feature = "hnne")]
+            Self::Hnne(_) => "hnne",
         }
     }
 
@@ -66,6 +82,9 @@ impl Reducer {
             Self::Identity(identity) => identity.dim,
             Self::Pca(pca) => pca.mean.len(),
             Self::RandomProjection(rp) => rp.mean.len(),
+            Self::Umap(umap) => umap.input_dim(),
+            #[cfg(feature = "hnne")]
+            Self::Hnne(hnne) => hnne.input_dim(),
         }
     }
 
@@ -76,21 +95,51 @@ impl Reducer {
             Self::Identity(identity) => identity.dim,
             Self::Pca(pca) => pca.n_components(),
             Self::RandomProjection(rp) => rp.max_dim(),
+            Self::Umap(umap) => umap.output_dim(),
+            #[cfg(feature = "hnne")]
+            Self::Hnne(hnne) => hnne.output_dim(),
         }
     }
 
     /// The map to `k` dimensions.
     ///
     /// # Errors
-    /// [`Error::Dimension`] if there is none (for the identity: unless `k = d`).
-    pub fn at(&self, k: usize) -> Result<Affine> {
+    /// [`Error::Dimension`] if there is none: the identity has one for `k = d`.
+    /// [`Error::OtherDimension`] for another `k` than that of a fit that serves only one.
+    pub fn at(&self, k: usize) -> Result<Map> {
         match self {
-            Self::Identity(Identity { dim }) if k == *dim => {
-                Ok(Affine::new(Array1::zeros(k).view(), Array1::ones(k).view(), Array2::eye(k).view()))
-            }
+            Self::Identity(Identity { dim }) if k == *dim => Ok(Map::Affine(Affine::new(
+                Array1::zeros(k).view(),
+                Array1::ones(k).view(),
+                Array2::eye(k).view(),
+            ))),
             Self::Identity(Identity { dim }) => Err(Error::Dimension { asked: k, available: *dim }),
-            Self::Pca(pca) => pca.at(k),
-            Self::RandomProjection(rp) => rp.at(k),
+            Self::Pca(pca) => pca.at(k).map(Map::Affine),
+            Self::RandomProjection(rp) => rp.at(k).map(Map::Affine),
+            Self::Umap(umap) if k == umap.output_dim() => Ok(Map::Umap(Arc::clone(umap))),
+            Self::Umap(umap) => Err(Error::OtherDimension { asked: k, fitted: umap.output_dim() }),
+            #[cfg(feature = "hnne")]
+            Self::Hnne(hnne) if k == hnne.output_dim() => Ok(Map::Hnne(Arc::clone(hnne))),
+            #[cfg(feature = "hnne")]
+            Self::Hnne(hnne) => Err(Error::OtherDimension { asked: k, fitted: hnne.output_dim() }),
+        }
+    }
+
+    /// How the map to `k` dimensions follows from the map to [`Self::max_dim`]: `Some(s)` if it is `s` times the first `k`
+    /// columns of that one (to the bit where `s` is 1). `None` if there is no map to `k` dimensions, and for reducers whose maps are
+    /// no prefixes of one another.
+    #[must_use]
+    pub fn prefix_scale(&self, k: usize) -> Option<f32> {
+        match self {
+            Self::Identity(identity) => (k == identity.dim).then_some(1.0),
+            Self::Pca(pca) => (1..=pca.n_components()).contains(&k).then_some(1.0),
+            Self::RandomProjection(rp) => {
+                let scale = (rp.max_dim() as f64 / k as f64).sqrt() as f32;
+                (1..=rp.max_dim()).contains(&k).then_some(scale)
+            }
+            Self::Umap(_) => None,
+            #[cfg(feature = "hnne")]
+            Self::Hnne(_) => None,
         }
     }
 
@@ -110,6 +159,9 @@ impl Reducer {
             Self::Pca(pca) => {
                 note("scaler", pca.scaler.to_string());
                 note("n_rows", pca.n_rows.to_string());
+                if pca.whiten {
+                    note("whiten", "true".into());
+                }
                 note("total_variance", format!("{:016x}", pca.total_variance.to_bits()));
                 vec![
                     vector("mean", &pca.mean),
@@ -122,6 +174,40 @@ impl Reducer {
                 note("scaler", rp.scaler.to_string());
                 note("seed", rp.seed.to_string());
                 vec![vector("mean", &rp.mean), vector("scale", &rp.scale), matrix("matrix", &rp.matrix)]
+            }
+            Self::Umap(umap) => {
+                let params = umap.params();
+                note("scaler", params.scaler.to_string());
+                note("seed", params.seed.to_string());
+                note("metric", params.metric.to_string());
+                note("n_neighbors", params.n_neighbors.to_string());
+                note("min_dist", params.min_dist.to_string());
+                note("spread", params.spread.to_string());
+                note("n_epochs", params.n_epochs.map(|n| n.to_string()).unwrap_or_default());
+                note("transform_epochs", params.transform_epochs.to_string());
+                note("negative_sample_rate", params.negative_sample_rate.to_string());
+                note("learning_rate", params.learning_rate.to_string());
+                note("repulsion_strength", params.repulsion_strength.to_string());
+                note("mean_distance", umap.mean_distance.to_string());
+                vec![
+                    vector("mean", &umap.mean),
+                    vector("scale", &umap.scale),
+                    Tensor::f32("rows", umap.rows.shape(), &umap.rows),
+                    Tensor::f32("embedding", umap.embedding.shape(), &umap.embedding),
+                ]
+            }
+            #[cfg(feature = "hnne")]
+            Self::Hnne(hnne) => {
+                hnne.notes().into_iter().for_each(|(key, value)| drop(note(key, value)));
+                vec![
+                    vector("mean", &hnne.mean),
+                    vector("scale", &hnne.scale),
+                    vector("centre", &hnne.centre),
+                    vector("gains", &hnne.gains),
+                    matrix("components", &hnne.components),
+                    matrix("offsets", &hnne.offsets),
+                    Tensor::f32("centroids", hnne.centroids.shape(), &hnne.centroids),
+                ]
             }
         };
         let unsealed = tensorfile::to_bytes(&tensors, &meta).map_err(format_error)?;
@@ -162,8 +248,10 @@ impl Reducer {
                     u64::from_str_radix(get("total_variance")?, 16).map_err(|e| wrong(e.to_string()))?;
                 let scale = file.vector("scale", Some(d))?;
                 let (scaler, n_rows, total_variance) = (scaler()?, number("n_rows")?, f64::from_bits(bits));
+                let whiten = meta.get("whiten").is_some_and(|word| word == "true");
                 Ok(Self::Pca(Pca {
                     scaler,
+                    whiten,
                     n_rows,
                     mean,
                     scale,
@@ -177,6 +265,31 @@ impl Reducer {
                 let (sparse, seed, scaler) = (method == "rp-sparse", number("seed")?, scaler()?);
                 Ok(Self::RandomProjection(RandomProjection { sparse, seed, scaler, mean, scale, matrix }))
             }
+            "umap" => {
+                let scaling = (mean, file.vector("scale", Some(d))?);
+                umap(&meta, &file, scaler()?, scaling).map(Arc::new).map(Self::Umap)
+            }
+            #[cfg(feature = "hnne")]
+            "hnne" => {
+                let components = file.matrix("components", d)?;
+                let params = HnneParams {
+                    n_components: components.nrows(),
+                    metric: parsed(&meta, "metric")?,
+                    scaler: scaler()?,
+                };
+                let vectors = [
+                    mean,
+                    file.vector("scale", Some(d))?,
+                    file.vector("centre", Some(d))?,
+                    file.vector("gains", None)?,
+                ];
+                let matrices = [components, file.matrix("offsets", params.n_components)?];
+                Hnne::from_parts(params, vectors, matrices, file.matrix_f32("centroids", Some(d))?)
+                    .map(Arc::new)
+                    .map(Self::Hnne)
+            }
+            #[cfg(not(feature = "hnne"))]
+            "hnne" => Err(wrong("method \"hnne\" needs a build with the cargo feature hnne".into())),
             other => Err(wrong(format!("method \"{other}\""))),
         }
     }
@@ -189,6 +302,41 @@ impl Reducer {
         let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         Self::from_bytes(&bytes)
     }
+}
+
+/// A UMAP from its parameters and tensors.
+fn umap(
+    meta: &HashMap<String, String>,
+    file: &Tensors<'_>,
+    scaler: Scaler,
+    scaling: (Array1<f64>, Array1<f64>),
+) -> Result<Umap> {
+    let rows = file.matrix_f32("rows", Some(scaling.0.len()))?;
+    let embedding = file.matrix_f32("embedding", None)?;
+    let params = UmapParams {
+        n_components: embedding.ncols(),
+        n_neighbors: parsed(meta, "n_neighbors")?,
+        min_dist: parsed(meta, "min_dist")?,
+        spread: parsed(meta, "spread")?,
+        metric: parsed(meta, "metric")?,
+        scaler,
+        n_epochs: match meta.get("n_epochs").map(String::as_str) {
+            Some("") => None,
+            _ => Some(parsed(meta, "n_epochs")?),
+        },
+        transform_epochs: parsed(meta, "transform_epochs")?,
+        negative_sample_rate: parsed(meta, "negative_sample_rate")?,
+        learning_rate: parsed(meta, "learning_rate")?,
+        repulsion_strength: parsed(meta, "repulsion_strength")?,
+        seed: parsed(meta, "seed")?,
+    };
+    Umap::from_parts(params, scaling, (rows, embedding), parsed(meta, "mean_distance")?)
+}
+
+/// A note of the file as a number or a name.
+fn parsed<T: FromStr<Err: Display>>(meta: &HashMap<String, String>, key: &str) -> Result<T> {
+    let text = meta.get(key).ok_or_else(|| wrong(format!("\"{key}\" is missing")))?;
+    text.parse().map_err(|e| wrong(format!("\"{key}\": {e}")))
 }
 
 fn wrong(what: String) -> Error {
@@ -229,6 +377,30 @@ impl Tensors<'_> {
         }
     }
 
+    /// A 32-bit matrix, of a width if one is expected.
+    fn matrix_f32(&self, name: &str, width: Option<usize>) -> Result<Array2<f32>> {
+        let tensor = self.0.tensor(name).map_err(format_error)?;
+        let (&[n, k], Dtype::F32) = (tensor.shape(), tensor.dtype()) else {
+            return Err(wrong(format!(
+                "tensor {name} is {:?} of shape {:?}, expected a matrix of F32",
+                tensor.dtype(),
+                tensor.shape()
+            )));
+        };
+        if n == 0 || k == 0 || width.is_some_and(|width| width != k) {
+            return Err(wrong(format!(
+                "tensor {name} has shape [{n}, {k}], expected [n, {}]",
+                width.unwrap_or(1)
+            )));
+        }
+        let values: Vec<f32> =
+            tensor.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        if !values.iter().all(|x| x.is_finite()) {
+            return Err(wrong(format!("tensor {name} holds NaN or infinity")));
+        }
+        Array2::from_shape_vec((n, k), values).map_err(|e| wrong(e.to_string()))
+    }
+
     fn vector(&self, name: &str, expected: Option<usize>) -> Result<Array1<f64>> {
         let (shape, values) = self.floats(name)?;
         match shape[..] {
@@ -255,6 +427,7 @@ mod tests {
     use super::*;
     use crate::{Moments, PcaParams, RandomProjectionKind, RandomProjectionParams};
 
+    /// One of each kind, those that are always there.
     fn reducers() -> Vec<Reducer> {
         let rows = Array2::from_shape_fn((60, 7), |(i, j)| ((i * (j + 3)) % 11) as f32 - 0.1 * j as f32);
         let mut moments = Moments::new(7);
@@ -263,10 +436,16 @@ mod tests {
         vec![
             Reducer::Identity(Identity::new(7)),
             Reducer::Pca(PcaParams::default().fit_moments(&moments).unwrap().truncated(6).unwrap()),
+            Reducer::Pca(PcaParams { whiten: true, ..PcaParams::default() }.fit_moments(&moments).unwrap()),
             Reducer::RandomProjection(random(RandomProjectionKind::Gaussian).fit(7, Some(&moments)).unwrap()),
             Reducer::RandomProjection(
                 random(RandomProjectionKind::Sparse { density: None }).fit(7, Some(&moments)).unwrap(),
             ),
+            Reducer::Umap(Arc::new(
+                UmapParams { n_components: 3, n_epochs: Some(20), ..UmapParams::default() }
+                    .fit(rows.view())
+                    .unwrap(),
+            )),
         ]
     }
 
@@ -277,17 +456,63 @@ mod tests {
         for reducer in reducers() {
             let bytes = reducer.to_bytes(&provenance).unwrap();
             assert_eq!(bytes, reducer.to_bytes(&provenance).unwrap());
-            assert_eq!(Reducer::from_bytes(&bytes).unwrap(), reducer, "{}", reducer.method());
+            let loaded = Reducer::from_bytes(&bytes).unwrap();
+            assert_eq!(loaded, reducer, "{}", reducer.method());
+            let rows = Array2::from_shape_fn((9, 7), |(i, j)| ((i * 5 + j) as f32).cos());
+            let project =
+                |reducer: &Reducer| reducer.at(reducer.max_dim()).unwrap().transform(rows.view()).unwrap();
+            assert_eq!(project(&loaded), project(&reducer));
             let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
             assert_eq!(header.metadata().as_ref().unwrap()["from.cache_id"], "abc");
         }
     }
 
+    #[cfg(feature = "hnne")]
+    #[test]
+    fn an_hnne_round_trips_to_the_bit() {
+        let rows = Array2::from_shape_fn((60, 7), |(i, j)| ((i * (j + 3)) % 11) as f32 - 0.1 * j as f32);
+        let fitted = HnneParams { n_components: 3, ..HnneParams::default() }.fit(rows.view()).unwrap();
+        let reducer = Reducer::Hnne(Arc::new(fitted.hnne));
+        let loaded = Reducer::from_bytes(&reducer.to_bytes(&BTreeMap::new()).unwrap()).unwrap();
+        assert_eq!(loaded, reducer);
+        let project = |reducer: &Reducer| reducer.at(3).unwrap().transform(rows.view()).unwrap();
+        assert_eq!(project(&loaded), project(&reducer));
+        assert_eq!((reducer.method(), reducer.max_dim(), reducer.prefix_scale(3)), ("hnne", 3, None));
+        assert!(matches!(reducer.at(2), Err(Error::OtherDimension { asked: 2, fitted: 3 })));
+    }
+
     #[test]
     fn names_and_dimensions() {
         let names: Vec<_> = reducers().iter().map(|r| (r.method(), r.input_dim(), r.max_dim())).collect();
-        assert_eq!(names, [("none", 7, 7), ("pca", 7, 6), ("rp", 7, 5), ("rp-sparse", 7, 5)]);
+        assert_eq!(
+            names,
+            [("none", 7, 7), ("pca", 7, 6), ("pca", 7, 7), ("rp", 7, 5), ("rp-sparse", 7, 5), ("umap", 7, 3)]
+        );
         assert!(reducers()[0].at(6).is_err() && reducers()[0].at(7).is_ok());
+    }
+
+    #[test]
+    fn maps_are_scaled_prefixes_of_the_widest() {
+        let rows = Array2::from_shape_fn((20, 7), |(i, j)| ((i * 3 + j) as f32).sin());
+        for reducer in reducers() {
+            let max = reducer.max_dim();
+            let wide = reducer.at(max).unwrap().transform(rows.view()).unwrap();
+            for k in 1..=max {
+                let Some(scale) = reducer.prefix_scale(k) else {
+                    let own = reducer.method() == "umap" && k == max;
+                    assert_eq!(reducer.at(k).is_ok(), own, "{}", reducer.method());
+                    continue;
+                };
+                let narrow = reducer.at(k).unwrap().transform(rows.view()).unwrap();
+                let prefix = wide.slice(ndarray::s![.., ..k]).mapv(|x| x * scale);
+                match scale {
+                    1.0 => assert_eq!(narrow, prefix),
+                    _ => assert!((narrow - prefix).iter().all(|x| x.abs() < 1e-5), "{}", reducer.method()),
+                }
+            }
+            assert!(reducer.prefix_scale(0).is_none() && reducer.prefix_scale(max + 1).is_none());
+            assert_eq!(reducer.at(max).unwrap().affine().is_some(), reducer.method() != "umap");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test that cannot go on panics; one that skips says so
 
+mod reference;
+
 use std::path::{Path, PathBuf};
 
 use dimred::{
@@ -10,44 +12,7 @@ use dimred::{
     johnson_lindenstrauss_min_dim,
 };
 use ndarray::{Array2, ArrayView2, Axis, s};
-use safetensors::SafeTensors;
-use safetensors::tensor::Dtype;
-
-/// Tensors of one file.
-struct File(Vec<u8>);
-
-impl File {
-    fn read(path: &Path) -> Self {
-        Self(std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
-    }
-
-    fn names(&self) -> Vec<String> {
-        SafeTensors::deserialize(&self.0).unwrap().names().into_iter().map(String::from).collect()
-    }
-
-    /// Shape and values of a tensor as f64.
-    fn get(&self, name: &str) -> (Vec<usize>, Vec<f64>) {
-        let file = SafeTensors::deserialize(&self.0).unwrap();
-        let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let data = tensor.data();
-        let values = match tensor.dtype() {
-            Dtype::F32 => data.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
-            Dtype::F64 => data.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
-            Dtype::I64 => data.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
-            other => panic!("{name}: {other:?}"),
-        };
-        (tensor.shape().to_vec(), values)
-    }
-
-    fn vector(&self, name: &str) -> Vec<f64> {
-        self.get(name).1
-    }
-
-    fn matrix(&self, name: &str) -> Array2<f64> {
-        let (shape, values) = self.get(name);
-        Array2::from_shape_vec((shape[0], shape[1]), values).unwrap()
-    }
-}
+use reference::{File, cases};
 
 fn relative_to_max<'a>(got: impl IntoIterator<Item = &'a f64>, want: &[f64], tolerance: f64, what: &str) {
     let got: Vec<f64> = got.into_iter().copied().collect();
@@ -107,25 +72,6 @@ fn scikit_learns_pca_on_small_data() {
             relative_to_max(&got, want.as_slice().unwrap(), 1e-5, &what);
         }
     }
-}
-
-/// Reference cases whose folder name starts with `prefix`, with their descriptions.
-fn cases(prefix: &str) -> Vec<(PathBuf, serde_json::Value)> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden");
-    let root = std::env::var_os("FEATLAB_GOLDEN").map_or(default, PathBuf::from);
-    let mut found: Vec<_> = (std::fs::read_dir(&root).into_iter().flatten().flatten())
-        .map(|entry| entry.path())
-        .filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix)))
-        .map(|path| {
-            let text = std::fs::read(path.join("case.json")).expect("case.json");
-            (path, serde_json::from_slice(&text).expect("json"))
-        })
-        .collect();
-    found.sort_by(|a, b| a.0.cmp(&b.0));
-    if found.is_empty() {
-        println!("skipped: no reference cases {prefix}* at {}", root.display());
-    }
-    found
 }
 
 fn named(cases: Vec<(PathBuf, serde_json::Value)>, tensor: &str) -> Vec<(PathBuf, serde_json::Value)> {

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use dataset::ClassTable;
-use dimred::Reducer;
+use dimred::{Map, Reducer};
 use ::probe::{BankCell, CellKind};
 use featcache::Cache;
 use serde::Serialize;
@@ -20,7 +20,7 @@ use crate::exit::{integrity, usage};
 use crate::records::{Records, key_of};
 use crate::stages::features::Features;
 use crate::stages::probe::{self, Kind, Scored, Settings};
-use crate::stages::sources::{Map, Sources};
+use crate::stages::sources::Sources;
 use crate::study::{ClassScore, RunRecord};
 
 /// Raised when the meaning of a run record changes, so that old ones are computed again.
@@ -86,60 +86,63 @@ impl Cell {
 /// The reducers that cells need, as sources of a bank, and the cells as the bank knows them.
 #[derive(Default)]
 struct Seen {
-    /// Reducers asked for, with their source and its dimension, or why there is none.
-    reducers: Vec<(ReducerId, Result<Reducer, String>, usize)>,
-    maps: Vec<Map>,
+    /// Reducers asked for, with their source, or why there is none.
+    reducers: Vec<(ReducerId, Result<(Reducer, usize), String>)>,
+    maps: Vec<Option<Map>>,
     cells: Vec<Cell>,
     bank: Vec<BankCell>,
 }
 
 impl Seen {
-    /// Adds a cell; its reducer is fitted when it is the first to need it, at the most that any cell asks of it.
+    /// Adds a cell; its reducer is fitted when it is the first to need it.
     fn add(
         &mut self,
         cell: &Cell,
         all: &[&Cell],
         fit: &mut impl FnMut(&ReducerId) -> Result<Reducer>,
-        extra_clusters: usize,
-        classes: usize,
+        outputs: (usize, usize),
     ) -> Result<()> {
-        let known = self.reducers.iter().position(|(id, ..)| *id == cell.reducer);
-        let at = match known {
-            Some(at) => at,
-            None => {
-                let most = all.iter().filter(|c| c.reducer == cell.reducer).map(|c| c.dim).max();
-                let most = most.unwrap_or(cell.dim);
-                let fitted = fit(&cell.reducer).and_then(|reducer| {
-                    let map = match &reducer {
-                        Reducer::Identity(_) => Map::All,
-                        reducer => {
-                            reducer.at(most).map_err(|e| usage(e.to_string()))?;
-                            Map::Affine(reducer.at(reducer.max_dim())?.first(most))
-                        }
-                    };
-                    self.maps.push(map);
-                    Ok(reducer)
-                });
-                let fitted = fitted.map_err(|error| crate::exit::one_line(&error));
-                self.reducers.push((cell.reducer.clone(), fitted, self.maps.len().saturating_sub(1)));
-                self.reducers.len() - 1
-            }
-        };
-        let (_, reducer, source) = &self.reducers[at];
-        let reducer = reducer.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))?;
+        let known = self.reducers.iter().position(|(id, _)| *id == cell.reducer);
+        let at = known.unwrap_or_else(|| {
+            let fitted = fit(&cell.reducer).and_then(|reducer| {
+                self.maps.push(widest(&reducer, &cell.reducer, all)?);
+                Ok((reducer, self.maps.len() - 1))
+            });
+            self.reducers.push((cell.reducer.clone(), fitted.map_err(|e| crate::exit::one_line(&e))));
+            self.reducers.len() - 1
+        });
+        let (reducer, source) = self.reducers[at].1.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))?;
         let kind = match cell.probe {
             Kind::Linear => CellKind::Linear,
-            Kind::Cluster => CellKind::Cluster(classes + extra_clusters),
+            Kind::Cluster => CellKind::Cluster(outputs.1),
         };
-        // Random projections are scaled by 1/√k. Sources are as the widest one is, so that a cell does not depend on the others.
-        let scale = match reducer {
-            Reducer::RandomProjection(_) => (reducer.max_dim() as f64 / cell.dim as f64).sqrt() as f32,
-            _ => 1.0,
+        let scale = match reducer.prefix_scale(cell.dim) {
+            Some(scale) => scale,
+            None => {
+                reducer.at(cell.dim).map_err(|e| usage(e.to_string()))?;
+                1.0
+            }
         };
         self.bank.push(BankCell { source: *source, dim: cell.dim, scale, kind, seed: cell.seed });
         self.cells.push(cell.clone());
         Ok(())
     }
+}
+
+/// A reducer at the most dimensions that any cell asks of it. Where dimensions nest, the numbers are those of the reducer's
+/// widest map, so that they do not depend on which cells there are.
+fn widest(reducer: &Reducer, id: &ReducerId, cells: &[&Cell]) -> Result<Option<Map>> {
+    if matches!(reducer, Reducer::Identity(_)) {
+        return Ok(None);
+    }
+    let most = cells.iter().filter(|cell| cell.reducer == *id).map(|cell| cell.dim).max().unwrap_or(1);
+    let map = reducer.at(most).map_err(|e| usage(e.to_string()))?;
+    let nested = reducer.prefix_scale(most).is_some();
+    let widest = reducer.at(reducer.max_dim())?;
+    Ok(Some(match widest.affine() {
+        Some(affine) if nested => Map::Affine(affine.first(most)),
+        _ => map,
+    }))
 }
 
 impl Bench {
@@ -189,8 +192,10 @@ impl Bench {
         let started = Instant::now();
         let mut failures = Vec::new();
         let mut seen = Seen::default();
+        let classes = self.classes.names.len();
+        let outputs = (classes, classes + self.settings.extra_clusters);
         for &cell in cells {
-            if let Err(error) = seen.add(cell, cells, &mut reducer, self.settings.extra_clusters, self.classes.names.len()) {
+            if let Err(error) = seen.add(cell, cells, &mut reducer, outputs) {
                 context.interrupt.check()?;
                 failures.push(FailedCell::new(cell, &error));
             }
@@ -204,7 +209,7 @@ impl Bench {
         let state = records.bank(&key);
         let job = probe::Job {
             cells: &bank,
-            classes: self.classes.names.len(),
+            classes,
             settings: &self.settings,
             state: (&state, &key),
         };

@@ -97,8 +97,8 @@ fn classify(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     } else if let Some(e) = cause.downcast_ref::<dataset::Error>() {
         (e.is_usage(), false)
     } else if let Some(e) = cause.downcast_ref::<dimred::Error>() {
-        use dimred::Error::{Dimension, Format, Invalid};
-        (matches!(e, Dimension { .. } | Invalid { .. }), matches!(e, Format(_)))
+        use dimred::Error::{Dimension, Format, Invalid, OtherDimension};
+        (matches!(e, Dimension { .. } | OtherDimension { .. } | Invalid { .. }), matches!(e, Format(_)))
     } else if let Some(e) = cause.downcast_ref::<pretrain::Error>() {
         (e.is_usage(), e.is_integrity())
     } else {

@@ -11,7 +11,9 @@ mod level;
 mod linear;
 mod matrix;
 mod panels;
+mod row_map;
 mod rows;
+mod scatter;
 mod upsampled_softmax;
 
 pub use attention::{AttentionShape, attention, attention_backward};
@@ -28,5 +30,7 @@ pub use panels::{
     Epilogue, PackedLinear, PanelShape, one_thread, panel_attention, panel_layer_norm, panel_products,
     panel_rope, prefetch_read,
 };
+pub use row_map::RowMap;
 pub use rows::{add_column_sums, for_each_row};
+pub use scatter::{CentredRows, RankOne, SCATTER_UNIT};
 pub use upsampled_softmax::{Spans, UpsampledSoftmax};

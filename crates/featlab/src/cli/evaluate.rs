@@ -15,6 +15,11 @@ pub enum Method {
     Rp,
     /// Sparse random projection
     RpSparse,
+    /// UMAP of a sample of the tokens, for one dimension
+    Umap,
+    /// h-NNE of a sample of the tokens, for one dimension. Its authors allow no commercial use of re-implementations, and this is one
+    #[cfg(feature = "hnne")]
+    Hnne,
 }
 
 /// `featlab reduce`.
@@ -23,8 +28,10 @@ pub enum Method {
 Examples:
   featlab reduce pca --cache features/train --out pca.safetensors
   featlab reduce rp --cache features/train --dims 192 --seed 1 --out rp.safetensors
+  featlab reduce umap --cache features/train --dims 12 --out umap12.safetensors
 
-One fit serves every smaller dimension: `featlab probe --reducer pca.safetensors --dims 3,6,12`.")]
+One fit serves every smaller dimension: `featlab probe --reducer pca.safetensors --dims 3,6,12`. A UMAP (or h-NNE) serves the one
+that it was fitted for: `featlab probe --reducer umap12.safetensors`.")]
 pub struct ReduceArgs {
     /// What to fit
     #[arg(value_enum)]
@@ -38,15 +45,36 @@ pub struct ReduceArgs {
     /// Reducer file to write (.safetensors)
     #[arg(long)]
     pub out: PathBuf,
-    /// Most dimensions that are kept [default: all]
+    /// Most dimensions that are kept [default: all]; of a UMAP or h-NNE the dimension, which must be given
     #[arg(long)]
     pub dims: Option<usize>,
     /// Column scaling before the projection: none, train (statistics of this cache), batch (the original's; for comparison)
     #[arg(long, default_value = "train")]
     pub scaler: String,
-    /// Seed of a random projection
+    /// Divide principal components by their standard deviations
+    #[arg(long)]
+    pub whiten: bool,
+    /// Seed of a random projection, or of a sample and the layout of it
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Tokens that a UMAP or h-NNE is fitted on [default: 10000 for umap, 1000000 for hnne, which takes hours]
+    #[arg(long)]
+    pub rows: Option<usize>,
+    /// Images that these tokens are drawn from
+    #[arg(long, default_value_t = 5000)]
+    pub images: usize,
+    /// How a UMAP or h-NNE compares tokens: cosine or euclidean
+    #[arg(long, default_value = "cosine")]
+    pub metric: String,
+    /// Neighbours of a token in a UMAP
+    #[arg(long, default_value_t = 15)]
+    pub n_neighbors: usize,
+    /// How close tokens may lie in a UMAP, from 0 to 1
+    #[arg(long, default_value_t = 0.1)]
+    pub min_dist: f64,
+    /// Passes over the edges of a UMAP [default: 500 up to 10000 tokens, else 200]
+    #[arg(long)]
+    pub epochs: Option<usize>,
     /// Replace the file if it exists
     #[arg(long)]
     pub overwrite: bool,

@@ -1,13 +1,14 @@
-//! `featlab reduce`: a reducer fitted on a cache, into one safetensors file.
+//! `featlab reduce`: a reducer fitted on a cache, or on a sample of it, into one safetensors file.
 
 use anyhow::Result;
-use dimred::Reducer;
+use dimred::{Reducer, Scaler};
 use serde_json::json;
 
 use crate::Context;
 use crate::cli::{Method, ReduceArgs};
 use crate::exit::{Status, usage};
 use crate::records::{check_local, write_atomically};
+use crate::stages::layout::{LayoutJob, LayoutMethod, Sample};
 use crate::stages::reduce::Job;
 
 pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
@@ -23,15 +24,44 @@ pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
             "--dims {max_dim}: the features have {dim} dimensions, expected 1 to {dim}"
         )));
     }
-    let method = match args.method {
-        Method::Pca => "pca",
-        Method::Rp => "rp",
-        Method::RpSparse => "rp-sparse",
-    };
+    if args.whiten && !matches!(args.method, Method::Pca) {
+        return Err(usage("--whiten divides principal components: it goes with pca only".to_owned()));
+    }
     let scaler = args.scaler.parse().map_err(|e| usage(format!("{e}")))?;
-    let job = Job { method: method.to_owned(), scaler, seed: args.seed, max_dim };
-    let reducer = job.fit(&cache, &mut None, context)?;
-    write_atomically(&args.out, &reducer.to_bytes(&Job::provenance(&cache))?)?;
+    let job = |method: &str| Job { method: method.to_owned(), scaler, seed: args.seed, max_dim };
+    let mut sampled = None;
+    let reducer = match args.method {
+        Method::Pca => job("pca").fit(&cache, &mut None, context)?,
+        Method::Rp => job("rp").fit(&cache, &mut None, context)?,
+        Method::RpSparse => job("rp-sparse").fit(&cache, &mut None, context)?,
+        Method::Umap => {
+            let (n_neighbors, min_dist, n_epochs) = (args.n_neighbors, args.min_dist, args.epochs);
+            let method = LayoutMethod::Umap { n_neighbors, min_dist, n_epochs };
+            let (reducer, rows) = layout(&args, 10_000, scaler, method)?.fit(&cache, context)?;
+            sampled = Some(rows);
+            reducer
+        }
+        #[cfg(feature = "hnne")]
+        Method::Hnne => {
+            let (reducer, rows) =
+                layout(&args, 1_000_000, scaler, LayoutMethod::Hnne)?.fit(&cache, context)?;
+            sampled = Some(rows);
+            reducer
+        }
+    };
+    let reducer = match reducer {
+        Reducer::Pca(pca) => Reducer::Pca(pca.whitened(args.whiten)),
+        other => other,
+    };
+    let method = reducer.method();
+    let mut provenance = Job::provenance(&cache);
+    if let Some(rows) = sampled {
+        provenance.insert(
+            "sample".into(),
+            format!("{rows} tokens of at most {} images, seed {}", args.images, args.seed),
+        );
+    }
+    write_atomically(&args.out, &reducer.to_bytes(&provenance)?)?;
     let variance: Vec<(usize, f64)> = match &reducer {
         Reducer::Pca(pca) => {
             let ratio = pca.explained_variance_ratio();
@@ -41,9 +71,15 @@ pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
         }
         _ => Vec::new(),
     };
-    let value = json!({ "out": args.out, "method": method, "dim": dim, "max_dim": max_dim, "explained_variance_ratio": variance });
+    let value = json!({
+        "out": args.out, "method": method, "dim": dim, "max_dim": max_dim, "explained_variance_ratio": variance, "sampled_rows": sampled,
+    });
     context.output.result(&value, |_| {
-        let mut lines = vec![format!("{}: {method}, {dim} → up to {max_dim} dimensions", args.out.display())];
+        let out = args.out.display();
+        let mut lines = vec![match sampled {
+            None => format!("{out}: {method}, {dim} → up to {max_dim} dimensions"),
+            Some(rows) => format!("{out}: {method} of {rows} tokens, {dim} → {max_dim} dimensions"),
+        }];
         lines.extend(
             variance
                 .iter()
@@ -52,4 +88,16 @@ pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
         lines.join("\n")
     })?;
     Ok(Status::Done)
+}
+
+/// A layout as asked for, of `rows` tokens unless told otherwise.
+fn layout(args: &ReduceArgs, rows: usize, scaler: Scaler, method: LayoutMethod) -> Result<LayoutJob> {
+    let Some(dims) = args.dims else {
+        return Err(usage(
+            "--dims is missing: this method is fitted for one dimension, e.g. --dims 12".to_owned(),
+        ));
+    };
+    let sample = Sample { images: args.images, tokens: args.rows.unwrap_or(rows), seed: args.seed };
+    let metric = args.metric.parse().map_err(|e| usage(format!("--metric: {e}")))?;
+    Ok(LayoutJob { sample, dims, scaler, metric, method })
 }

@@ -1,6 +1,6 @@
 //! The stages of the line, one file each: artifact in, artifact out.
 //!
-//! `extract` (images → cache) · `features` (cache → memory) · `reduce` (features → reducer file) · `sources` (features through
+//! `extract` (images → cache) · `features` (cache → memory) · `reduce` and `layout` (features → reducer file) · `sources` (features through
 //! reducers) · `probe` (sources → scored probes) · `gallery` (probes → pictures). A stage never calls a later one.
 //! Beside the line: `classify` (class folder → image features) · `attention` (images → attention maps).
 
@@ -10,6 +10,7 @@ pub(crate) mod classify;
 pub(crate) mod extract;
 pub(crate) mod features;
 pub(crate) mod gallery;
+pub(crate) mod layout;
 pub(crate) mod pretrain;
 pub(crate) mod probe;
 pub(crate) mod reduce;

@@ -8,21 +8,12 @@ use std::borrow::Cow;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dimred::{Affine, Projection};
+use dimred::{Map, Projection};
 use kernels::{Epilogue, Level, PackedLinear, one_thread};
 use ndarray::{Array2, ArrayView2, Axis};
 use probe::{BankBatch, BankSet, FetchError};
 
 use crate::stages::features::Features;
-
-/// What a source does with features.
-#[derive(Debug, Clone)]
-pub(crate) enum Map {
-    /// Nothing.
-    All,
-    /// An affine map.
-    Affine(Affine),
-}
 
 /// The labelled images of a cache, seen through several maps.
 pub(crate) struct Sources<'a> {
@@ -32,31 +23,27 @@ pub(crate) struct Sources<'a> {
 }
 
 struct Source {
-    map: Map,
+    /// `None` for the features as they are.
+    map: Option<Map>,
     /// `K`.
     dim: usize,
-    /// The map's matrix, for maps whose rows do not depend on one another.
+    /// The matrix of an affine map whose rows do not depend on one another.
     layer: Option<PackedLinear>,
     /// Panels of the images that have been projected and kept.
     kept: Vec<OnceLock<Box<[f32]>>>,
 }
 
 impl<'a> Sources<'a> {
-    /// * `memory`: bytes of projected features that are kept.
-    pub(crate) fn new(features: &'a Features, maps: Vec<Map>, memory: usize) -> Self {
-        let source = |map: Map| {
-            let dim = match &map {
-                Map::All => features.dim(),
-                Map::Affine(affine) => affine.output_dim(),
-            };
-            let layer = match &map {
-                Map::Affine(affine) if !affine.is_batch_scaled() => {
-                    let matrix = affine.matrix().t().as_standard_layout().into_owned(); // [K, d]
-                    let weights = matrix.as_slice().expect("standard layout");
-                    Some(PackedLinear::new(Level::current(), weights, None, affine.input_dim(), dim))
-                }
-                _ => None,
-            };
+    /// * `maps`: one source each; `None` shows the features as they are. `memory`: bytes of projected features that are kept.
+    pub(crate) fn new(features: &'a Features, maps: Vec<Option<Map>>, memory: usize) -> Self {
+        let source = |map: Option<Map>| {
+            let dim = map.as_ref().map_or(features.dim(), Projection::output_dim);
+            let affine = map.as_ref().and_then(Map::affine).filter(|affine| !affine.is_batch_scaled());
+            let layer = affine.map(|affine| {
+                let matrix = affine.matrix().t().as_standard_layout().into_owned(); // [K, d]
+                let weights = matrix.as_slice().expect("standard layout");
+                PackedLinear::new(Level::current(), weights, None, affine.input_dim(), dim)
+            });
             let kept = std::iter::repeat_with(OnceLock::new).take(features.len()).collect();
             Source { map, dim, layer, kept }
         };
@@ -80,24 +67,25 @@ impl<'a> Sources<'a> {
     }
 
     /// Image `i` through a source that takes every row by itself.
-    fn project(&self, source: &Source, i: usize) -> Vec<f32> {
+    fn project(&self, source: &Source, i: usize) -> Result<Vec<f32>, FetchError> {
         let mut rows = self.features.tokens(i); // [t, d]
-        let (Map::Affine(affine), Some(layer)) = (&source.map, &source.layer) else {
-            return self.panels(rows.view());
+        let Some(map) = &source.map else { return Ok(self.panels(rows.view())) };
+        let (Some(affine), Some(layer)) = (map.affine(), &source.layer) else {
+            return Ok(self.panels(map.transform(rows.view())?.view()));
         };
         rows -= affine.mean();
         let shape = self.shape(rows.ncols());
         let mut out = vec![0.0; shape.with_dim(source.dim).len()];
         one_thread(|| layer.forward(&self.panels(rows.view()), shape, Epilogue::Plain, &mut out));
-        out
+        Ok(out)
     }
 
     /// Images standardised by the batch they are drawn in (`scaler = "batch"`), so that they cannot be kept.
-    fn project_together(&self, affine: &Affine, indices: &[usize]) -> Result<Vec<Vec<f32>>, FetchError> {
+    fn project_together(&self, map: &Map, indices: &[usize]) -> Result<Vec<Vec<f32>>, FetchError> {
         let images: Vec<Array2<f32>> = indices.iter().map(|&i| self.features.tokens(i)).collect();
         let views: Vec<_> = images.iter().map(Array2::view).collect();
         let rows = ndarray::concatenate(Axis(0), &views)?; // [b·t, d]
-        let projected = affine.transform(rows.view())?; // [b·t, K]
+        let projected = map.transform(rows.view())?; // [b·t, K]
         let tokens = images[0].nrows();
         Ok(projected.axis_chunks_iter(Axis(0), tokens).map(|image| self.panels(image)).collect())
     }
@@ -122,7 +110,7 @@ impl BankSet for Sources<'_> {
 
     fn batch<'b>(&'b self, indices: &'b [usize]) -> Result<Box<dyn BankBatch + 'b>, FetchError> {
         let together = |source: &Source| match &source.map {
-            Map::Affine(affine) if affine.is_batch_scaled() => self.project_together(affine, indices).map(Some),
+            Some(map) if map.is_batch_scaled() => self.project_together(map, indices).map(Some),
             _ => Ok(None),
         };
         let together = self.sources.iter().map(together).collect::<Result<_, _>>()?;
@@ -150,7 +138,7 @@ impl BankBatch for Batch<'_> {
         if let Some(panels) = of.kept[i].get() {
             return Ok(Cow::Borrowed(panels));
         }
-        let panels = self.sources.project(of, i);
+        let panels = self.sources.project(of, i)?;
         let bytes = size_of_val(panels.as_slice());
         let room = &self.sources.room;
         let taken = room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(bytes));
