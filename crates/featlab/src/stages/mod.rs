@@ -12,3 +12,4 @@ pub(crate) mod gallery;
 pub(crate) mod pretrain;
 pub(crate) mod probe;
 pub(crate) mod reduce;
+pub(crate) mod refine;

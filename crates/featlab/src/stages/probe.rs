@@ -79,6 +79,11 @@ impl Trained {
         }
     }
 
+    /// Scores of classes or clusters, `[t, c]` or `[t, m]`, from the tokens `[t, k]` of one image.
+    pub(crate) fn scores(&self, tokens: ndarray::ArrayView2<'_, f32>) -> Array2<f32> {
+        self.as_probe().scores(tokens)
+    }
+
     /// Predicted class or cluster per pixel, `[h, w]`, from the tokens `[t, k]` of one image.
     pub(crate) fn predict(
         &self,
