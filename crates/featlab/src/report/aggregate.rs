@@ -3,7 +3,7 @@
 //! A setting is (backbone, method, dim, probe, CRF or not). The standard deviation is the sample's (`n - 1` below the line) and
 //! there is none for one seed. A row's interval is the mean of its seeds' bootstrap intervals: it says what another
 //! sample of images could have given, where the standard deviation says what another seed could have given.
-//! Baseline rows come first, then methods and probes in plan order, dimensions ascending.
+//! Baseline rows come first, then methods and probes in plan order, refined ones after plain ones, dimensions ascending.
 
 use serde::Serialize;
 
@@ -97,12 +97,12 @@ impl SummaryRow {
 pub(crate) fn summary(study: &Study) -> Vec<SummaryRow> {
     let mut settings = distinct(study.runs.iter().map(setting));
     let backbones = distinct(settings.iter().map(|s| s.0.as_str()));
-    let methods = distinct(settings.iter().map(|s| (s.1.as_str(), s.4)));
+    let methods = distinct(settings.iter().map(|s| s.1.as_str()));
     let probes = distinct(settings.iter().map(|s| s.3.as_str()));
     settings.sort_by_key(|&(backbone, method, dim, probe, crf)| {
-        let place = methods.iter().position(|&m| m == (method.as_str(), crf));
+        let place = methods.iter().position(|&m| m == method.as_str());
         let backbone = backbones.iter().position(|&b| b == backbone);
-        (method != BASELINE, backbone, place, dim, probes.iter().position(|&p| p == probe))
+        (method != BASELINE, backbone, place, crf, dim, probes.iter().position(|&p| p == probe))
     });
     let runs_of = |s| study.runs.iter().filter(|run| setting(run) == s).collect::<Vec<_>>();
     settings.into_iter().map(|s| SummaryRow::of(&runs_of(s), study)).collect()

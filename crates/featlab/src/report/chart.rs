@@ -52,6 +52,8 @@ pub(super) enum Kind {
     Refined,
     /// Somebody else's scores, for orientation.
     Published,
+    /// The same after a CRF.
+    PublishedRefined,
 }
 
 /// Points joined by a line.
@@ -99,7 +101,7 @@ pub(super) struct Panel {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Axis {
     /// Title below it.
-    pub(super) title: &'static str,
+    pub(super) title: String,
     /// Places at the two ends.
     pub(super) ends: (f64, f64),
     /// Whether doubling is one step.
@@ -112,7 +114,7 @@ pub(super) struct Axis {
 
 impl Default for Axis {
     fn default() -> Self {
-        Self { title: "", ends: (1.0, 1.0), log2: false, ticks: Vec::new(), minor: Vec::new() }
+        Self { title: String::new(), ends: (1.0, 1.0), log2: false, ticks: Vec::new(), minor: Vec::new() }
     }
 }
 
@@ -131,6 +133,13 @@ pub(super) struct Chart {
     pub(super) panels: Vec<Panel>,
 }
 
+impl Kind {
+    /// Whether these are somebody else's scores.
+    pub(super) fn published(self) -> bool {
+        matches!(self, Self::Published | Self::PublishedRefined)
+    }
+}
+
 impl Axis {
     /// A logarithmic axis of dimensions with the labels 3·2^k, as the studies have them, and the two ends. Other dimensions that
     /// occur have a tick.
@@ -143,7 +152,7 @@ impl Axis {
         labelled.dedup();
         let minor = dims.iter().filter(|d| !labelled.contains(d)).map(|d| *d.max(&1) as f64).collect();
         Self {
-            title: "dimensions k (log scale)",
+            title: "dimensions k (log scale)".to_owned(),
             ends: (first as f64, last as f64),
             log2: true,
             ticks: labelled.iter().map(|d| (*d as f64, d.to_string())).collect(),
@@ -184,7 +193,7 @@ impl Chart {
         let legend = self.legend(width);
         let lines = legend.last().map_or(0.0, |(_, (_, y))| y + LEGEND.1 - LEGEND.0);
         let subtitle = if self.subtitle.is_empty() { 0.0 } else { 18.0 };
-        let top = 46.0 + subtitle + lines;
+        let top = 60.0 + subtitle + lines;
         let height = top + rows as f64 * PLOT_HEIGHT + (rows as f64 - 1.0) * ROW_GAP + BOTTOM;
         let mut svg = Svg::new((width, height), &self.title);
         svg.text((LEFT, 22.0), "head", &self.title);
@@ -219,7 +228,7 @@ impl Chart {
         let mut keys: Vec<Key<'a>> = Vec::new();
         for panel in &self.panels {
             let drawn = panel.series.iter().filter(|s| s.points.iter().any(|p| p.value.is_finite()));
-            let all = drawn.map(Key::Series).chain(panel.levels.iter().map(Key::Level));
+            let all = panel.levels.iter().map(Key::Level).chain(drawn.map(Key::Series));
             for key in all.filter(|key| !key.name().is_empty()) {
                 if keys.iter().all(|known| known.name() != key.name()) {
                     keys.push(key);
@@ -269,7 +278,7 @@ impl Chart {
             }
         }
         svg.polyline(&[(left, y.range.1), (left, foot), (right, foot)], "axis");
-        svg.text((centre, foot + 38.0), "mid", self.axis.title);
+        svg.text((centre, foot + 38.0), "mid", &self.axis.title);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Each is empty where the study has nothing of the kind. All text from data passes through `escape`.
 
-use super::aggregate::{Grid, SummaryRow};
+use super::aggregate::{Grid, Line, SummaryRow};
 use super::svg::escape;
 use super::table::percent;
 use crate::study::Study;
@@ -30,32 +30,34 @@ pub(super) fn table(heads: &[&str], text: &[usize], rows: impl Iterator<Item = V
     )
 }
 
-/// Boundary IoU and many-to-one cluster scores.
+/// Boundary IoU and many-to-one cluster scores: a line per setting, of each probe the columns that it has.
 pub(super) fn further_scores(grid: &Grid) -> String {
-    let rows: Vec<&SummaryRow> = (grid.lines.iter().flat_map(|line| line.cells.iter().flatten()))
-        .filter(|row| row.boundary_iou.is_some() || row.majority.is_some())
-        .collect();
-    if rows.is_empty() {
+    let scores: [(&str, fn(&SummaryRow) -> Option<f64>); 3] = [
+        ("boundary IoU %", |row| row.boundary_iou),
+        ("majority mIoU %", |row| row.majority.map(|m| m.miou)),
+        ("coverage %", |row| row.majority.map(|m| m.coverage)),
+    ];
+    let known = |line: &Line, (probe, score): &(usize, usize)| scores[*score].1(line.cells[*probe].as_ref()?);
+    let all = (0..grid.probes.len()).flat_map(|probe| (0..scores.len()).map(move |score| (probe, score)));
+    let columns: Vec<(usize, usize)> =
+        all.filter(|column| grid.lines.iter().any(|line| known(line, column).is_some())).collect();
+    if columns.is_empty() {
         return String::new();
     }
-    let shown = |value: Option<f64>| value.map_or("–".to_owned(), percent);
-    let cells = rows.iter().map(|row| {
-        vec![
-            escape(&row.label()),
-            escape(&row.probe),
-            row.dim.to_string(),
-            percent(row.miou),
-            shown(row.boundary_iou),
-            shown(row.majority.map(|m| m.miou)),
-            shown(row.majority.map(|m| m.coverage)),
-        ]
+    let lines = grid.lines.iter().filter(|line| columns.iter().any(|column| known(line, column).is_some()));
+    let cells = lines.map(|line| {
+        let mut cells = vec![escape(&line.label), line.dim.to_string()];
+        cells.extend(columns.iter().map(|column| known(line, column).map_or("–".to_owned(), percent)));
+        cells
     });
-    let heads = ["method", "probe", "dim", "mIoU %", "boundary IoU %", "majority mIoU %", "coverage %"];
+    let mut heads = vec!["method".to_owned(), "dim".to_owned()];
+    heads.extend(columns.iter().map(|(p, s)| format!("{}<br>{}", escape(&grid.probes[*p]), scores[*s].0)));
+    let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
     format!(
         "<h3>Further scores</h3>\n{}<p class=\"caption\">Boundary IoU counts only pixels near the edges of regions. Majority \
          maps every cluster to the class that most of its pixels have, so that several may share one; coverage is the share of \
          the classes that then have a cluster. Means over seeds.</p>\n",
-        table(&heads, &[1], cells)
+        table(&heads, &[], cells)
     )
 }
 
@@ -64,7 +66,9 @@ pub(super) fn comparisons(study: &Study) -> String {
     if study.comparisons.is_empty() {
         return String::new();
     }
-    let signed = |v: f64| if v.is_finite() { format!("{:+.1}", 100.0 * v) } else { "–".to_owned() };
+    let signed = |v: f64| {
+        if v.is_finite() { format!("{:+.1}", 100.0 * v).replace('-', "−") } else { "–".to_owned() }
+    };
     let rows = study.comparisons.iter().map(|c| {
         let clear = c.interval.is_some_and(|(lo, hi)| lo > 0.0 || hi < 0.0);
         let difference = signed(c.difference);
@@ -78,7 +82,7 @@ pub(super) fn comparisons(study: &Study) -> String {
             escape(&c.test),
         ]
     });
-    let heads = ["setting", "less", "probe", "difference, points of mIoU", "95 % interval", "p", "test"];
+    let heads = ["setting", "against", "probe", "difference, points of mIoU", "95 % interval", "p", "test"];
     format!(
         "{}<p class=\"caption\">Both settings are scored on the same images, which takes the images' own difficulty out of the \
          difference. In bold where the interval leaves out 0.</p>\n",
@@ -188,7 +192,7 @@ mod tests {
         assert!(scores.contains("boundary IoU") && scores.contains("<td>75.0</td>"), "{scores}");
         let pairs = comparisons(&study);
         assert!(pairs.contains("<strong>+3.0</strong>") && pairs.contains("[+1.0, +5.0]"), "{pairs}");
-        assert!(pairs.contains("&lt; 0.001") && pairs.contains("<td>-0.4</td>"), "{pairs}");
+        assert!(pairs.contains("&lt; 0.001") && pairs.contains("<td>−0.4</td>"), "{pairs}");
         let geometry = geometry(&study);
         assert!(
             geometry.contains("Intrinsic dimension, TwoNN") && geometry.contains("1.250e5"),

@@ -253,7 +253,8 @@ fn overlay(panel: &mut Panel, published: &Published, probe: &str) {
         } else {
             let style = if name.starts_with("STEGO") { 5 } else { UNREDUCED };
             let points = vec![point(name, *dim, value)];
-            panel.series.push(Series { name: shown, style, kind: Kind::Published, points });
+            let kind = if name.ends_with("+ CRF") { Kind::PublishedRefined } else { Kind::Published };
+            panel.series.push(Series { name: shown, style, kind, points });
         }
     }
 }
@@ -335,7 +336,7 @@ mod tests {
         let mut study = sample::study();
         let published = |study: &Study, score: &Score| -> usize {
             let chart = scores(study, score);
-            chart.panels.iter().flat_map(|p| &p.series).filter(|s| s.kind == Kind::Published).count()
+            chart.panels.iter().flat_map(|p| &p.series).filter(|s| s.kind.published()).count()
         };
         assert_eq!(published(&study, &MIOU), 0);
         study.dataset = "cocostuff27".to_owned();

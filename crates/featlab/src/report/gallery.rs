@@ -53,7 +53,7 @@ fn gallery_item(item: &GalleryItem, root: &Path) -> String {
             item.refined.iter().filter(|(of, _)| *of == i).map(|(_, file)| file).collect();
         show(title, file, if refined.is_empty() { "" } else { " class=\"plain\"" });
         for file in refined {
-            show(&format!("{title}, CRF"), file, " class=\"refined\"");
+            show(&format!("{title} after CRF"), file, " class=\"refined\"");
         }
     }
     let note = match missing.as_slice() {
@@ -120,7 +120,7 @@ mod tests {
             text.split("<figcaption>").skip(1).filter_map(|piece| piece.split('<').next()).collect();
         assert_eq!(
             captions,
-            ["Image", "Label", "Linear", "Linear, CRF", "Cluster", "Cluster, CRF", "PCA → RGB"]
+            ["Image", "Label", "Linear", "Linear after CRF", "Cluster", "Cluster after CRF", "PCA → RGB"]
         );
         assert_eq!(text.matches("<figure class=\"plain\">").count(), 2);
         assert_eq!(text.matches("<figure class=\"refined\">").count(), 2);

@@ -22,7 +22,7 @@ impl<'a> Key<'a> {
 
     pub(super) fn published(&self) -> bool {
         match self {
-            Self::Series(series) => series.kind == Kind::Published,
+            Self::Series(series) => series.kind.published(),
             Self::Level(level) => level.published,
         }
     }
@@ -33,7 +33,7 @@ impl Series {
         let kind = match self.kind {
             Kind::Own => "",
             Kind::Refined => " crf",
-            Kind::Published => " ref",
+            Kind::Published | Kind::PublishedRefined => " ref",
         };
         format!("s{}{kind}", self.style % STYLES)
     }
@@ -43,6 +43,7 @@ impl Series {
             Kind::Own => svg.marker(at, self.style, 1.0),
             Kind::Refined => svg.marker(at, REFINED, 1.0),
             Kind::Published => svg.marker(at, self.style, 0.65),
+            Kind::PublishedRefined => svg.marker(at, REFINED, 0.75),
         }
     }
 }
@@ -108,7 +109,7 @@ pub(super) fn draw_data(svg: &mut Svg, panel: &Panel, x: &Scale, y: &Scale) {
         });
     }
     let mut order: Vec<&Series> = panel.series.iter().collect();
-    order.sort_by_key(|series| series.kind != Kind::Published);
+    order.sort_by_key(|series| !series.kind.published());
     order.into_iter().for_each(|series| draw_series(svg, series, x, y));
     for level in levels().filter(|level| !level.label.is_empty()) {
         // Few dimensions score low: the left end of the line is where it is not crossed.

@@ -127,7 +127,7 @@ pub(super) fn published(study: &Study) -> String {
 }
 
 fn table2(published: &Published) -> String {
-    let number = |value: Option<f64>| value.map_or("–".to_owned(), |v| v.to_string());
+    let number = |value: Option<f64>| value.map_or("–".to_owned(), |v| format!("{v:?}"));
     let rows = published.rows.iter().map(|row| {
         vec![
             row.name.to_owned(),
