@@ -27,8 +27,9 @@ const PLAIN: View = View { dark: false, script: true, width: 1280 };
 fn chromium() -> Option<PathBuf> {
     let named = std::env::var_os("FEATLAB_CHROMIUM").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = named.into_iter().chain(std::env::split_paths(&path).map(|folder| folder.join("chromium")));
-    let found = found.filter(|file| file.is_file()).next();
+    let mut found =
+        named.into_iter().chain(std::env::split_paths(&path).map(|folder| folder.join("chromium")));
+    let found = found.find(|file| file.is_file());
     if found.is_none() {
         println!(
             "skipped: no Chromium ($FEATLAB_CHROMIUM, or chromium on PATH); report.html was opened in no browser"
@@ -279,7 +280,7 @@ fn runs_are_exported_for_trackers() {
     assert_eq!(runs.len(), 14);
     assert!(runs.iter().all(|run| run.join("metrics/miou").is_file() && run.join("params/dim").is_file()));
     let (help, _) = expect(featlab().args(["report", "--help"]), 0);
-    assert!(help.contains("wandb sync"), "{help}");
+    assert!(help.contains("wandb.init") && help.contains("migrate-filestore"), "{help}");
 }
 
 #[test]

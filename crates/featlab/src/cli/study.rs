@@ -62,10 +62,14 @@ Examples:
   featlab report runs/camvid --format md
   featlab report runs/camvid --export tensorboard,mlflow
   tensorboard --logdir runs/camvid/tensorboard
-  mlflow ui --backend-store-uri runs/camvid/mlruns
+  mlflow migrate-filestore --source runs/camvid --target sqlite:///mlflow.db   (recent versions of MLflow; or set
+  MLFLOW_ALLOW_FILE_STORE=true and use) mlflow ui --backend-store-uri runs/camvid/mlruns
 
-Weights & Biases has no documented file format for offline runs, so none is written. Its own client reads the event files,
-where a network is: wandb sync runs/camvid/tensorboard")]
+Weights & Biases has no documented file format for offline runs, so none is written. Its own library makes them of results.csv:
+  import csv, wandb
+  for row in csv.DictReader(open(\"runs/camvid/results.csv\")):
+      with wandb.init(project=\"camvid\", mode=\"offline\", config=row) as run:
+          run.summary.update({name: float(row[name]) for name in (\"miou\", \"accuracy\")})")]
 pub struct ReportArgs {
     /// Folder of a finished sweep
     pub dir: PathBuf,

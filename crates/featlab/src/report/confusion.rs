@@ -155,9 +155,12 @@ mod tests {
     use super::super::sample;
     use super::*;
 
+    /// Counts of a run and the classes of its clusters.
+    type Run<'a> = (&'a [&'a [u64]], Option<&'a [Option<usize>]>);
+
     /// Two classes, one setting, the runs' counts and assignments as given.
-    fn study(runs: &[(&[&[u64]], Option<&[Option<usize>]>)]) -> Study {
-        let run = |(counts, classes): &(&[&[u64]], Option<&[Option<usize>]>)| RunRecord {
+    fn study(runs: &[Run<'_>]) -> Study {
+        let run = |(counts, classes): &Run<'_>| RunRecord {
             method: "none".to_owned(),
             probe: "cluster".to_owned(),
             confusion: counts.iter().map(|row| row.to_vec()).collect(),

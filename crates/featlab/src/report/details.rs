@@ -30,9 +30,12 @@ pub(super) fn table(heads: &[&str], text: &[usize], rows: impl Iterator<Item = V
     )
 }
 
+/// A score that only some rows have, with its heading.
+type Further = (&'static str, fn(&SummaryRow) -> Option<f64>);
+
 /// Boundary IoU and many-to-one cluster scores: a line per setting, of each probe the columns that it has.
 pub(super) fn further_scores(grid: &Grid) -> String {
-    let scores: [(&str, fn(&SummaryRow) -> Option<f64>); 3] = [
+    let scores: [Further; 3] = [
         ("boundary IoU %", |row| row.boundary_iou),
         ("majority mIoU %", |row| row.majority.map(|m| m.miou)),
         ("coverage %", |row| row.majority.map(|m| m.coverage)),

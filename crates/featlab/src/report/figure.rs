@@ -163,10 +163,11 @@ impl Score {
     fn subtitle(&self, rows: &[SummaryRow], published: bool) -> String {
         let any = |f: &dyn Fn(&SummaryRow) -> bool| rows.iter().any(f);
         let seeds = any(&|row| row.seeds > 1);
-        let area = any(&|row| (self.interval)(row).is_some()).then(|| match seeds {
+        let area = match seeds {
             true => "area: 95 % interval over images, mean over seeds",
             false => "area: 95 % interval over images",
-        });
+        };
+        let area = any(&|row| (self.interval)(row).is_some()).then_some(area);
         let bar = any(&|row| (self.std)(row).is_some()).then_some("bar: ± 1 standard deviation over seeds");
         let crf = any(&|row| row.crf).then_some("▼ after a CRF");
         let published = published.then_some("dotted: published, see the tables");

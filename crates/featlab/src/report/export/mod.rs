@@ -1,8 +1,9 @@
 //! The runs of a study in the file formats of experiment trackers, for those who keep all their results in one.
 //!
 //! [`tensorboard`] writes event files, [`mlflow`] the plain folders of MLflow's file store. Both are written without a network and
-//! without the trackers' own libraries. Weights & Biases has no documented file format of its own; its command `wandb sync` reads
-//! the event files. Scores stay fractions, as in `results.csv`.
+//! without the trackers' own libraries. Weights & Biases documents no file format for offline runs, and its client no longer
+//! reads event files (0.31): `featlab report --help` shows the lines of Python that log `results.csv` with its own library. MLflow
+//! reads its file store, but recent versions (3.17) only if told to, or after a migration. Scores stay fractions, as in `results.csv`.
 
 mod mlflow;
 mod tensorboard;
