@@ -2,7 +2,8 @@
 //!
 //! `bad_input` — one clear line and the right exit code; `line` — extract, reduce, probe, sweep, report on small data; `layouts` — reducers of one dimension;
 //! `resume` — interruption and what is left of it; `golden_extract` — picture files to Parquet against reference tokens;
-//! `stand_in` — the studies' sweeps on drawn data sets; `stores` — caches in a bucket; `precision` — batches and half precision; `classify`, `attention`, `pretrain` — the commands beside the line.
+//! `stand_in` — the studies' sweeps on drawn data sets; `stores` — caches in a bucket; `precision` — batches and half precision;
+//! `report` — its page in a browser, its exports; `classify`, `attention`, `pretrain` — the commands beside the line.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test that cannot go on panics; one that skips says so
 
@@ -16,6 +17,7 @@ mod layouts;
 mod line;
 mod precision;
 mod pretrain;
+mod report;
 mod resume;
 mod stand_in;
 mod stores;

@@ -448,6 +448,7 @@ impl Sweep {
             gallery,
             config,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Study::default()
         })
     }
 }

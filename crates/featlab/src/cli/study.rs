@@ -46,13 +46,37 @@ pub enum Format {
     Csv,
 }
 
+/// Tracker that a study's runs are written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Export {
+    /// DIR/tensorboard: event files, the dimension as step
+    Tensorboard,
+    /// DIR/mlruns: MLflow's file store, one run per row of results.csv
+    Mlflow,
+}
+
 /// `featlab report`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  featlab report runs/camvid --format md")]
+#[command(after_help = "\
+Examples:
+  featlab report runs/camvid --format md
+  featlab report runs/camvid --export tensorboard,mlflow
+  tensorboard --logdir runs/camvid/tensorboard
+  mlflow migrate-filestore --source runs/camvid --target sqlite:///mlflow.db   (recent versions of MLflow; or set
+  MLFLOW_ALLOW_FILE_STORE=true and use) mlflow ui --backend-store-uri runs/camvid/mlruns
+
+Weights & Biases has no documented file format for offline runs, so none is written. Its own library makes them of results.csv:
+  import csv, wandb
+  for row in csv.DictReader(open(\"runs/camvid/results.csv\")):
+      with wandb.init(project=\"camvid\", mode=\"offline\", config=row) as run:
+          run.summary.update({name: float(row[name]) for name in (\"miou\", \"accuracy\")})")]
 pub struct ReportArgs {
     /// Folder of a finished sweep
     pub dir: PathBuf,
     /// html writes files; md and csv print on stdout
     #[arg(long, value_enum, default_value = "html")]
     pub format: Format,
+    /// Also write the runs for these trackers
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "TRACKER")]
+    pub export: Vec<Export>,
 }

@@ -55,6 +55,7 @@ pub(crate) fn run(args: ProbeArgs, context: &Context) -> Result<Status> {
         gallery: Vec::new(),
         config: String::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..Study::default()
     };
     let report = publish(&study, &args.out)?;
     crate::commands::sweep::print(&Finished { study, report, status: Status::Done, failures }, context)

@@ -3,11 +3,11 @@
 //! A setting is (backbone, method, dim, probe, CRF or not). The standard deviation is the sample's (`n - 1` below the line) and
 //! there is none for one seed. A row's interval is the mean of its seeds' bootstrap intervals: it says what another
 //! sample of images could have given, where the standard deviation says what another seed could have given.
-//! Baseline rows come first, then methods and probes in plan order, dimensions ascending.
+//! Baseline rows come first, then methods and probes in plan order, refined ones after plain ones, dimensions ascending.
 
 use serde::Serialize;
 
-use crate::study::{RunRecord, Study};
+use crate::study::{Majority, RunRecord, Study};
 
 /// Method name of the features as they are, the yardstick of every reduction.
 pub(super) const BASELINE: &str = "none";
@@ -43,6 +43,12 @@ pub(crate) struct SummaryRow {
     pub(crate) accuracy_std: Option<f64>,
     /// Mean seconds per run.
     pub(crate) wall_s: f64,
+    /// Boundary IoU, averaged over the seeds that have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) boundary_iou: Option<f64>,
+    /// Many-to-one scores of a cluster probe, averaged over the seeds that have them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) majority: Option<Majority>,
 }
 
 impl SummaryRow {
@@ -65,6 +71,8 @@ impl SummaryRow {
             accuracy: mean(&accuracies),
             accuracy_std: sample_std(&accuracies),
             wall_s: mean(&column(|r| r.wall_s)),
+            boundary_iou: mean_of(runs.iter().filter_map(|run| run.boundary_iou)),
+            majority: majority(runs),
         }
     }
 
@@ -76,11 +84,10 @@ impl SummaryRow {
     /// The method as a reader sees it: `pca`, `pca + crf` where a CRF came after, and for the features of another backbone
     /// its name.
     pub(super) fn label(&self) -> String {
-        let method = if self.compared { &self.backbone } else { &self.method };
-        if self.crf { format!("{method} + crf") } else { method.clone() }
+        label(if self.compared { &self.backbone } else { &self.method }, self.crf)
     }
 
-    /// Whether these are the study's own features as they are.
+    /// Whether these are the study's own features as they are, refined or not.
     pub(super) fn is_baseline(&self) -> bool {
         self.method == BASELINE && !self.compared
     }
@@ -90,12 +97,12 @@ impl SummaryRow {
 pub(crate) fn summary(study: &Study) -> Vec<SummaryRow> {
     let mut settings = distinct(study.runs.iter().map(setting));
     let backbones = distinct(settings.iter().map(|s| s.0.as_str()));
-    let methods = distinct(settings.iter().map(|s| (s.1.as_str(), s.4)));
+    let methods = distinct(settings.iter().map(|s| s.1.as_str()));
     let probes = distinct(settings.iter().map(|s| s.3.as_str()));
     settings.sort_by_key(|&(backbone, method, dim, probe, crf)| {
-        let place = methods.iter().position(|&m| m == (method.as_str(), crf));
+        let place = methods.iter().position(|&m| m == method.as_str());
         let backbone = backbones.iter().position(|&b| b == backbone);
-        (method != BASELINE, backbone, place, dim, probes.iter().position(|&p| p == probe))
+        (method != BASELINE, backbone, place, crf, dim, probes.iter().position(|&p| p == probe))
     });
     let runs_of = |s| study.runs.iter().filter(|run| setting(run) == s).collect::<Vec<_>>();
     settings.into_iter().map(|s| SummaryRow::of(&runs_of(s), study)).collect()
@@ -104,6 +111,15 @@ pub(crate) fn summary(study: &Study) -> Vec<SummaryRow> {
 /// Whether a run is of another backbone than the study's, which is that of its first run.
 fn is_compared(run: &RunRecord, study: &Study) -> bool {
     study.runs.first().is_some_and(|first| first.backbone != run.backbone)
+}
+
+/// A run's setting as a reader sees it; see [`SummaryRow::label`].
+pub(super) fn label_of(run: &RunRecord, study: &Study) -> String {
+    label(if is_compared(run, study) { &run.backbone } else { &run.method }, run.crf)
+}
+
+fn label(method: &str, crf: bool) -> String {
+    if crf { format!("{method} + crf") } else { method.to_owned() }
 }
 
 /// The rows laid out as readers want them: one line per (method, dim), one cell per probe.
@@ -179,6 +195,17 @@ fn setting(run: &RunRecord) -> (&String, &String, usize, &String, bool) {
     (&run.backbone, &run.method, run.dim, &run.probe, run.crf)
 }
 
+fn majority(runs: &[&RunRecord]) -> Option<Majority> {
+    let known: Vec<Majority> = runs.iter().filter_map(|run| run.majority).collect();
+    let column = |value: fn(&Majority) -> f64| mean_of(known.iter().map(value));
+    Some(Majority { miou: column(|m| m.miou)?, coverage: column(|m| m.coverage)? })
+}
+
+fn mean_of(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let values: Vec<f64> = values.collect();
+    (!values.is_empty()).then(|| mean(&values))
+}
+
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
@@ -246,6 +273,20 @@ mod tests {
         study.runs.retain(|r| r.method == "pca" && r.dim == 3 && r.probe == "linear" && r.seed < 2);
         study.runs[1].crf = true;
         assert_eq!(summary(&study).iter().map(SummaryRow::label).collect::<Vec<_>>(), ["pca", "pca + crf"]);
+    }
+
+    #[test]
+    fn further_scores_are_averaged_where_they_are() {
+        let mut study = sample::study();
+        study.runs.retain(|r| r.method == "pca" && r.dim == 3 && r.probe == "cluster");
+        for (run, miou) in study.runs.iter_mut().zip([Some(0.2), None, Some(0.4)]) {
+            (run.boundary_iou, run.majority) = (miou, miou.map(|miou| Majority { miou, coverage: 0.5 }));
+        }
+        let row = &summary(&study)[0];
+        assert!(close(row.boundary_iou.unwrap(), 0.3) && close(row.majority.unwrap().miou, 0.3));
+        study.runs.iter_mut().for_each(|run| (run.boundary_iou, run.majority) = (None, None));
+        let row = &summary(&study)[0];
+        assert!(row.boundary_iou.is_none() && row.majority.is_none());
     }
 
     #[test]

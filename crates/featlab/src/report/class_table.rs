@@ -1,52 +1,85 @@
-//! IoU per class as shaded tables: one per probe, a row per class, a column per (method, dim).
+//! IoU per class as shaded tables: per probe, a row per class, a column per (method, dim).
 //!
 //! Values are means over the seeds in which the class has an IoU. The shade is the value itself (0 % no colour, 100 %
-//! full colour), the same in all tables, so that they can be compared by eye; the number stays in every cell.
+//! full colour), the same in all tables, so that they can be compared by eye; the number stays in every cell. A table is cut
+//! between methods before it is too wide for a page of paper.
 
 use super::aggregate::{Grid, Line, SummaryRow, class_means};
 use super::svg::escape;
 use super::table::percent;
 use crate::study::Study;
 
+/// Columns of one table, unless a single method has more.
+const COLUMNS: usize = 14;
+
+type Column<'a> = (&'a Line, &'a SummaryRow);
+
 /// The tables of a study; empty if it has no classes or no runs.
 pub(super) fn class_tables(study: &Study, grid: &Grid) -> String {
     if study.classes.is_empty() || grid.lines.is_empty() {
         return String::new();
     }
-    let tables: String = (0..grid.probes.len()).map(|probe| class_table(study, grid, probe)).collect();
+    let tables: String = (0..grid.probes.len()).map(|probe| of_probe(study, grid, probe)).collect();
     format!(
         "{tables}<p class=\"caption\">IoU in %, mean over seeds; shade from 0 % to 100 %. A dash marks a class that occurs in \
          neither truth nor prediction. Share is the class's part of the labelled pixels.</p>\n"
     )
 }
 
-fn class_table(study: &Study, grid: &Grid, probe: usize) -> String {
-    let columns: Vec<(&Line, &SummaryRow)> =
+fn of_probe(study: &Study, grid: &Grid, probe: usize) -> String {
+    let columns: Vec<Column<'_>> =
         grid.lines.iter().filter_map(|line| Some((line, line.cells[probe].as_ref()?))).collect();
+    let tables: String = pages(&columns).iter().map(|page| class_table(study, page)).collect();
+    format!("<h3>{} probe</h3>\n{tables}", escape(&grid.probes[probe]))
+}
+
+/// The columns in parts of at most [`COLUMNS`], methods whole.
+fn pages<'a>(columns: &[Column<'a>]) -> Vec<Vec<Column<'a>>> {
+    let mut pages: Vec<Vec<Column<'a>>> = Vec::new();
+    for method in columns.chunk_by(|a, b| a.0.label == b.0.label) {
+        match pages.last_mut() {
+            Some(page) if page.len() + method.len() <= COLUMNS => page.extend(method),
+            _ => pages.push(method.to_vec()),
+        }
+    }
+    pages
+}
+
+fn class_table(study: &Study, columns: &[Column<'_>]) -> String {
     let means: Vec<Vec<Option<f64>>> = columns.iter().map(|(_, row)| class_means(study, row)).collect();
     let dims: String =
         columns.iter().map(|(line, _)| format!("<th scope=\"col\">{}</th>", line.dim)).collect();
     let shares = shares(study);
     let line = |c: usize| {
-        let cells: String = means.iter().map(|m| heat(m[c])).collect();
+        let cells: String = means
+            .iter()
+            .zip(columns)
+            .map(|(m, (line, _))| heat(m[c], &of(&study.classes[c], line)))
+            .collect();
         let share = shares[c].map_or("–".to_owned(), percent);
         format!("<tr><th scope=\"row\">{}</th><td>{share}</td>{cells}</tr>\n", chip(study, c))
     };
-    let mean: String =
-        columns.iter().map(|(_, row)| heat(Some(row.miou).filter(|v| v.is_finite()))).collect();
+    let mean: String = columns
+        .iter()
+        .map(|(line, row)| heat(Some(row.miou).filter(|v| v.is_finite()), &of("mean of the classes", line)))
+        .collect();
     format!(
-        "<h3>{} probe</h3>\n<div class=\"scroll\"><table class=\"heat\">\n<thead>\n<tr><th></th><th></th>{}</tr>\n\
+        "<div class=\"scroll\"><table class=\"heat\">\n<thead>\n<tr><th></th><th></th>{}</tr>\n\
          <tr><th scope=\"col\">class</th><th scope=\"col\">share %</th>{dims}</tr>\n</thead>\n<tbody>\n{}</tbody>\n\
          <tfoot><tr><th scope=\"row\">mIoU</th><td></td>{mean}</tr></tfoot>\n</table></div>\n",
-        escape(&grid.probes[probe]),
-        method_heads(&columns),
+        method_heads(columns),
         (0..study.classes.len()).map(line).collect::<String>(),
     )
 }
 
+/// What a cell is about: a wide table's head may be out of sight.
+fn of(class: &str, line: &Line) -> String {
+    format!("{class}: {}, k = {}", line.label, line.dim)
+}
+
 /// Headings that span the columns of one method.
-fn method_heads(columns: &[(&Line, &SummaryRow)]) -> String {
-    let head = |group: &[(&Line, &SummaryRow)]| {
+fn method_heads(columns: &[Column<'_>]) -> String {
+    let head = |group: &[Column<'_>]| {
         format!("<th colspan=\"{}\" scope=\"colgroup\">{}</th>", group.len(), escape(&group[0].0.label))
     };
     columns.chunk_by(|a, b| a.0.label == b.0.label).map(head).collect()
@@ -61,9 +94,15 @@ fn shares(study: &Study) -> Vec<Option<f64>> {
     (0..study.classes.len()).map(share).collect()
 }
 
-fn heat(iou: Option<f64>) -> String {
+fn heat(iou: Option<f64>, what: &str) -> String {
     iou.map_or("<td>–</td>".to_owned(), |iou| {
-        format!("<td style=\"--heat:{:.0}%\">{}</td>", 100.0 * iou.clamp(0.0, 1.0), percent(iou))
+        let shade = 100.0 * iou.clamp(0.0, 1.0);
+        format!(
+            "<td style=\"--heat:{shade:.0}%\" title=\"{}: {} %\">{}</td>",
+            escape(what),
+            percent(iou),
+            percent(iou)
+        )
     })
 }
 
@@ -85,18 +124,30 @@ mod tests {
     fn a_row_per_class_and_a_column_per_setting() {
         let study = sample::study();
         let text = class_tables(&study, &Grid::of(&study));
-        assert_eq!(text.matches("<table").count(), 2);
-        assert_eq!(text.matches("<th scope=\"row\"><span").count(), 2 * 11);
-        // 17 settings in each probe's table: the class without IoU has a dash in each.
+        // Baseline and one method fit into a table, the other one begins a second.
+        assert_eq!(text.matches("<table").count(), 2 * 2);
+        assert_eq!(text.matches("<th scope=\"row\"><span").count(), 2 * 2 * 11);
+        // 17 settings for each probe: the class without IoU has a dash in each.
         assert_eq!(text.matches("<td>–</td>").count(), 2 * 17);
         assert!(text.contains("<th colspan=\"8\" scope=\"colgroup\">pca</th>"));
         assert!(text.contains("&lt;bicyclist&gt;") && text.contains("sign &amp; symbol"));
     }
 
     #[test]
+    fn tables_are_cut_between_methods() {
+        let study = sample::study();
+        let grid = Grid::of(&study);
+        let columns: Vec<Column<'_>> =
+            grid.lines.iter().filter_map(|line| Some((line, line.cells[0].as_ref()?))).collect();
+        let lengths: Vec<usize> = pages(&columns).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [9, 8]);
+        assert!(pages(&[]).is_empty());
+    }
+
+    #[test]
     fn shade_is_the_value() {
-        assert_eq!(heat(Some(0.423)), "<td style=\"--heat:42%\">42.3</td>");
-        assert_eq!(heat(None), "<td>–</td>");
+        assert_eq!(heat(Some(0.423), "a<b"), "<td style=\"--heat:42%\" title=\"a&lt;b: 42.3 %\">42.3</td>");
+        assert_eq!(heat(None, ""), "<td>–</td>");
     }
 
     #[test]

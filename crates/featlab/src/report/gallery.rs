@@ -1,5 +1,8 @@
 //! The gallery: one row of pictures per image, inlined as data URIs, under a legend of class colours.
 //!
+//! A prediction that a CRF refined is there twice, and a switch above the pictures shows the one or the other; on paper both are
+//! there. A click enlarges a picture. Switch and click are check boxes and style sheet, no script.
+//!
 //! A study may come from someone else's folder, so a picture's path must stay below the study's folder and the file
 //! must begin like a PNG: nothing else of the reader's disk gets into the page. What cannot be shown is said so.
 
@@ -22,19 +25,35 @@ pub(super) fn gallery(study: &Study, root: &Path) -> String {
     }
     let legend: String = (0..study.classes.len()).map(|class| chip(study, class)).collect();
     let items: String = study.gallery.iter().map(|item| gallery_item(item, root)).collect();
-    format!("<div class=\"legend\">{legend}</div>\n{items}")
+    let refined = study.gallery.iter().any(|item| !item.refined.is_empty());
+    let switch = if refined {
+        "<input type=\"checkbox\" id=\"crf\" class=\"switch\"><label for=\"crf\">predictions after the dense CRF</label>\n"
+    } else {
+        ""
+    };
+    format!(
+        "{switch}<div class=\"legend\">{legend}</div>\n<div class=\"items\">\n{items}</div>\n\
+         <p class=\"caption\">Clusters are in the colours of the classes they were matched to; black is unlabelled or belongs to no \
+         class. Click a picture to enlarge it.</p>\n"
+    )
 }
 
 fn gallery_item(item: &GalleryItem, root: &Path) -> String {
     let (mut panels, mut missing) = (String::new(), Vec::new());
-    for (title, file) in &item.panels {
-        let (shown, id) = (escape(title), escape(&item.image_id));
+    let id = escape(&item.image_id);
+    let mut show = |title: &str, file: &str, class: &str| {
+        let shown = escape(title);
         match picture(root, file) {
-            Some(bytes) => panels.push_str(&format!(
-                "<figure><img alt=\"{shown} of {id}\" src=\"data:image/png;base64,{}\"><figcaption>{shown}</figcaption></figure>\n",
-                STANDARD.encode(bytes)
-            )),
+            Some(bytes) => panels.push_str(&panel(&shown, &id, class, &bytes)),
             None => missing.push(shown),
+        }
+    };
+    for (i, (title, file)) in item.panels.iter().enumerate() {
+        let refined: Vec<&String> =
+            item.refined.iter().filter(|(of, _)| *of == i).map(|(_, file)| file).collect();
+        show(title, file, if refined.is_empty() { "" } else { " class=\"plain\"" });
+        for file in refined {
+            show(&format!("{title} after CRF"), file, " class=\"refined\"");
         }
     }
     let note = match missing.as_slice() {
@@ -44,9 +63,17 @@ fn gallery_item(item: &GalleryItem, root: &Path) -> String {
             some.join(", ")
         ),
     };
-    let id = escape(&item.image_id);
     format!(
         "<article class=\"item\">\n<h3>{id}</h3>\n<div class=\"panels\">\n{panels}</div>\n{note}</article>\n"
+    )
+}
+
+/// One picture; the check box says whether it is enlarged.
+fn panel(title: &str, id: &str, class: &str, png: &[u8]) -> String {
+    format!(
+        "<figure{class}><label><input type=\"checkbox\" class=\"zoom\" aria-label=\"enlarge {title} of {id}\">\
+         <img alt=\"{title} of {id}\" src=\"data:image/png;base64,{}\"></label><figcaption>{title}</figcaption></figure>\n",
+        STANDARD.encode(png)
     )
 }
 
@@ -74,6 +101,30 @@ mod tests {
         assert_eq!(text.matches("src=\"data:image/png;base64,iVBORw0KGgo=\"").count(), 1);
         assert!(text.contains("is missing: Label, Linear, Cluster, PCA → RGB."));
         assert_eq!(text.matches("<article").count(), 4);
+        assert!(!text.contains("id=\"crf\""), "there is nothing to switch");
+    }
+
+    #[test]
+    fn refined_predictions_stand_beside_the_plain_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("gallery")).unwrap();
+        let study = sample::full_study();
+        let item = &study.gallery[0];
+        for file in
+            item.panels.iter().map(|panel| &panel.1).chain(item.refined.iter().map(|refined| &refined.1))
+        {
+            fs::write(folder.path().join(file), PNG_SIGNATURE).unwrap();
+        }
+        let text = gallery(&study, folder.path());
+        let captions: Vec<&str> =
+            text.split("<figcaption>").skip(1).filter_map(|piece| piece.split('<').next()).collect();
+        assert_eq!(
+            captions,
+            ["Image", "Label", "Linear", "Linear after CRF", "Cluster", "Cluster after CRF", "PCA → RGB"]
+        );
+        assert_eq!(text.matches("<figure class=\"plain\">").count(), 2);
+        assert_eq!(text.matches("<figure class=\"refined\">").count(), 2);
+        assert!(text.contains("<label for=\"crf\">"));
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! The numbers are smooth functions of the setting, not results. Names carry markup characters on purpose: a report
 //! that forgets to escape one of them shows it here.
 
-use crate::study::{ClassScore, GalleryItem, RunRecord, Study, VarianceCurve};
+use crate::study::{
+    ClassScore, Comparison, FeatureGeometry, GalleryItem, Majority, RunRecord, StageCost, Study,
+    VarianceCurve,
+};
 
 const CLASSES: [&str; 11] = [
     "sky",
@@ -50,8 +53,19 @@ fn run(method: &str, dim: usize, probe: &str, seed: u64) -> RunRecord {
         wall_s: 12.5,
         per_class: CLASSES.iter().enumerate().map(score).collect(),
         class_of_cluster: (probe == "cluster").then(|| (0..CLASSES.len()).map(Some).collect()),
-        confusion: vec![vec![1; CLASSES.len()]; CLASSES.len()],
+        confusion: (0..CLASSES.len()).map(|i| confused(i, miou)).collect(),
+        ..RunRecord::default()
     }
+}
+
+/// Pixels of class `truth` by prediction: most right, the others on its neighbours; the class without IoU has none.
+fn confused(truth: usize, miou: f64) -> Vec<u64> {
+    let share = |said: usize| match truth.abs_diff(said) {
+        0 => 1.3 * miou,
+        far => (1.0 - 1.3 * miou) / (1 << far) as f64,
+    };
+    let pixels = |said| (40_000.0 / (truth + 1) as f64 * share(said)) as u64;
+    (0..CLASSES.len()).map(|said| if truth == 2 { 0 } else { pixels(said) }).collect()
 }
 
 fn item(id: &str) -> GalleryItem {
@@ -59,7 +73,11 @@ fn item(id: &str) -> GalleryItem {
     let panel = |title: &&str| {
         ((*title).to_owned(), format!("gallery/{id}-{}.png", title.to_lowercase().replace(" → ", "-")))
     };
-    GalleryItem { image_id: id.to_owned(), panels: titles.iter().map(panel).collect() }
+    GalleryItem {
+        image_id: id.to_owned(),
+        panels: titles.iter().map(panel).collect(),
+        ..GalleryItem::default()
+    }
 }
 
 /// The sample.
@@ -89,17 +107,76 @@ pub(crate) fn study() -> Study {
         gallery: ["0001TP", "0002TP", "0003TP", "0004TP"].map(item).to_vec(),
         config: "name = \"<sweep>\"\n\n[reduce]\ndims = [3, 8, 16, 32, 64, 128, 256, \"full\"]\n".to_owned(),
         version: "0.1.0".to_owned(),
+        ..Study::default()
     }
 }
 
-/// The first tag that is closed out of turn or never, in markup whose void elements are `img` or end in `/>`.
+/// The sample with everything that a sweep may know: refined runs, further scores, comparisons, geometry, costs.
+pub(crate) fn full_study() -> Study {
+    let mut study = study();
+    for run in &mut study.runs {
+        run.boundary_iou = Some(0.7 * run.miou);
+        run.majority = (run.probe == "cluster").then_some(Majority { miou: 1.1 * run.miou, coverage: 0.75 });
+    }
+    let refined: Vec<RunRecord> = (study.runs.iter())
+        .filter(|run| run.method == "none" || (run.method == "pca" && run.dim == 64))
+        .map(|run| RunRecord {
+            key: format!("{}-crf", run.key),
+            crf: true,
+            miou: run.miou + 0.03,
+            miou_lo: run.miou_lo + 0.03,
+            miou_hi: run.miou_hi + 0.03,
+            ..run.clone()
+        })
+        .collect();
+    study.runs.extend(refined);
+    let comparison = |second: &str, difference, interval, p| Comparison {
+        probe: "linear".to_owned(),
+        first: "pca, 64".to_owned(),
+        second: second.to_owned(),
+        difference,
+        interval,
+        p,
+        test: "paired bootstrap over 101 images".to_owned(),
+    };
+    study.comparisons = vec![
+        comparison("rp, 64", 0.03, Some((0.01, 0.05)), Some(0.000_4)),
+        comparison("none, 384", -0.004, None, None),
+    ];
+    study.geometry = Some(FeatureGeometry {
+        intrinsic_dim: vec![("TwoNN".to_owned(), 14.2), ("maximum likelihood".to_owned(), 15.9)],
+        condition_number: Some(1.25e5),
+        effective_rank: Some(48.3),
+        tokens: 10_000,
+    });
+    let stage = |name: &str, wall_s, bytes_read, bytes_written, detail: &str| StageCost {
+        name: name.to_owned(),
+        wall_s,
+        bytes_read,
+        bytes_written,
+        detail: detail.to_owned(),
+    };
+    study.stages = vec![
+        stage("extract train", 30.0, 80 << 20, 3 << 29, "367 images, <12> images/s"),
+        stage("fit pca", 10.0, 3 << 29, 1_572_864, ""),
+        stage("probes", 20.0, 0, 900, "102 runs"),
+    ];
+    study.wall_s = Some(60.0);
+    study.versions = vec![("instruction set".to_owned(), "avx512".to_owned())];
+    study.gallery.iter_mut().for_each(|item| {
+        item.refined = [2, 3].map(|i| (i, item.panels[i].1.replace(".png", "-crf.png"))).to_vec();
+    });
+    study
+}
+
+/// The first tag that is closed out of turn or never, in markup whose void elements are `br`, `img`, `input` or end in `/>`.
 pub(crate) fn unbalanced(markup: &str) -> Option<String> {
     let mut open: Vec<&str> = Vec::new();
     for tag in markup.split('<').skip(1).filter_map(|piece| piece.split('>').next()) {
         let name = tag.split([' ', '\n']).next().unwrap_or_default();
         match name.strip_prefix('/') {
             Some(closed) if open.pop() != Some(closed) => return Some(tag.to_owned()),
-            None if !tag.ends_with('/') && name != "img" => open.push(name),
+            None if !tag.ends_with('/') && !["br", "img", "input"].contains(&name) => open.push(name),
             _ => {}
         }
     }
@@ -123,6 +200,16 @@ pub(crate) fn odd_studies() -> Vec<(&'static str, Study)> {
         change("no IoU", |s| s.runs.iter_mut().flat_map(|r| &mut r.per_class).for_each(|c| c.iou = None)),
         change("uneven cells", |s| s.runs.retain(|r| r.probe == "linear" || r.dim > 100)),
         change("no scores", |s| s.runs.iter_mut().for_each(|r| (r.miou, r.miou_lo) = (f64::NAN, f64::NAN))),
+        ("everything", full_study()),
+        ("everything, published", Study { dataset: "potsdam3".to_owned(), ..full_study() }),
+        change("misfits", |s| {
+            s.gallery[0].refined = vec![(99, "x.png".to_owned())];
+            s.runs.iter_mut().for_each(|r| {
+                r.confusion = vec![vec![1; 30]; 30];
+                r.class_of_cluster = Some(vec![Some(99), None]);
+                r.dim = 0;
+            });
+        }),
         change("nothing", |s| {
             (s.runs, s.classes, s.palette) = (Vec::new(), Vec::new(), Vec::new());
             (s.variance, s.notes, s.skipped) = (None, Vec::new(), Vec::new());

@@ -1,7 +1,9 @@
 //! Just enough SVG: shapes with CSS classes, tooltips, scales and round tick values.
 //!
 //! Why not a plotting library: plotters, the one at hand, writes colours into every shape (no dark mode), whole-pixel
-//! coordinates, no `<title>` tooltips, and no legend mark for a dashed line. What a sweep's figures need is lines, eight markers and two kinds of axis, and that fits in this file.
+//! coordinates, no `<title>` tooltips, and no legend mark for a dashed line. What a sweep's figures need is lines, areas, nine markers
+//! and two kinds of axis, and that fits in this file. Colours are literal in the style sheet inside, not variables: a figure that is a
+//! file of its own is also read by programs that know no variables.
 //! Coordinates are pixels, y downwards, as in SVG itself. All text goes through [`escape`].
 
 use std::fmt::Write as _;
@@ -62,6 +64,13 @@ pub(super) fn ticks(lo: f64, hi: f64, most: usize) -> Vec<f64> {
 /// Number of series styles and markers; series beyond that start again.
 pub(super) const STYLES: usize = 8;
 
+/// The marker of what a CRF refined, whatever it refined: a triangle that stands on its tip.
+pub(super) const REFINED: usize = usize::MAX;
+
+fn points(points: &[Px]) -> String {
+    points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect::<Vec<_>>().join(" ")
+}
+
 /// An SVG document under construction.
 #[derive(Debug)]
 pub(super) struct Svg {
@@ -83,11 +92,11 @@ impl Svg {
         self.push(format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" class=\"{class}\">{}</text>", escape(text)));
     }
 
-    /// Text that reads upwards, centred on the point.
-    pub(super) fn text_up(&mut self, (x, y): Px, text: &str) {
+    /// Text that reads upwards from the point, or centred on it with the class `mid`.
+    pub(super) fn text_up(&mut self, (x, y): Px, class: &str, text: &str) {
         let text = escape(text);
         self.push(format_args!(
-            "<text class=\"mid\" transform=\"translate({x:.1} {y:.1}) rotate(-90)\">{text}</text>"
+            "<text class=\"{class}\" transform=\"translate({x:.1} {y:.1}) rotate(-90)\">{text}</text>"
         ));
     }
 
@@ -100,28 +109,68 @@ impl Svg {
 
     /// A line through points.
     pub(super) fn polyline(&mut self, points: &[Px], class: &str) {
-        let points = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect::<Vec<_>>().join(" ");
-        self.push(format_args!("<polyline points=\"{points}\" class=\"{class}\"/>"));
+        self.push(format_args!("<polyline points=\"{}\" class=\"{class}\"/>", self::points(points)));
     }
 
-    /// Shapes that share a class and a tooltip.
+    /// The area between two lines over the same places, each from left to right.
+    pub(super) fn area(&mut self, upper: &[Px], lower: &[Px], class: &str) {
+        let outline: Vec<Px> = upper.iter().chain(lower.iter().rev()).copied().collect();
+        self.push(format_args!("<polygon points=\"{}\" class=\"{class}\"/>", points(&outline)));
+    }
+
+    /// A square of a matrix, filled to a share of its colour, with a tooltip.
+    pub(super) fn cell(&mut self, (x, y): Px, size: f64, share: f64, tooltip: &str) {
+        let tooltip = escape(tooltip);
+        self.push(format_args!(
+            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{size:.1}\" height=\"{size:.1}\" class=\"cell\" \
+             fill-opacity=\"{share:.3}\"><title>{tooltip}</title></rect>"
+        ));
+    }
+
+    /// Shapes that share a class and, unless it is empty, a tooltip.
     pub(super) fn group(&mut self, class: &str, tooltip: &str, draw: impl FnOnce(&mut Self)) {
-        self.push(format_args!("<g class=\"{class}\"><title>{}</title>", escape(tooltip)));
+        self.push(format_args!("<g class=\"{class}\">"));
+        if !tooltip.is_empty() {
+            self.push(format_args!("<title>{}</title>", escape(tooltip)));
+        }
         draw(self);
         self.push(format_args!("</g>"));
     }
 
-    /// The marker of a style: told apart by shape as well as by colour.
-    pub(super) fn marker(&mut self, (x, y): Px, style: usize) {
-        let corners: &[Px] = match style % STYLES {
+    /// Shapes that are shown and hidden together, in the legend and in all panels.
+    pub(super) fn series(&mut self, class: &str, name: &str, draw: impl FnOnce(&mut Self)) {
+        self.push(format_args!("<g class=\"{class}\" data-series=\"{}\">", escape(name)));
+        draw(self);
+        self.push(format_args!("</g>"));
+    }
+
+    /// The marker of a style: told apart by shape as well as by colour. [`REFINED`] is one of its own.
+    pub(super) fn marker(&mut self, (x, y): Px, style: usize, scale: f64) {
+        let corners: &[Px] = match if style == REFINED { style } else { style % STYLES } {
             0 => {
-                return self
-                    .push(format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" class=\"mark\"/>"));
+                return self.push(format_args!(
+                    "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{:.1}\" class=\"mark\"/>",
+                    4.0 * scale
+                ));
             }
+            REFINED => &[(0.0, 5.0), (4.8, -3.6), (-4.8, -3.6)],
             1 => &[(-3.6, -3.6), (3.6, -3.6), (3.6, 3.6), (-3.6, 3.6)],
             2 => &[(0.0, -4.8), (4.6, 3.6), (-4.6, 3.6)],
             3 => &[(0.0, -5.2), (5.2, 0.0), (0.0, 5.2), (-5.2, 0.0)],
-            4 => &[(0.0, 4.8), (4.6, -3.6), (-4.6, -3.6)],
+            4 => &[
+                (-1.6, -5.0),
+                (1.6, -5.0),
+                (1.6, -1.6),
+                (5.0, -1.6),
+                (5.0, 1.6),
+                (1.6, 1.6),
+                (1.6, 5.0),
+                (-1.6, 5.0),
+                (-1.6, 1.6),
+                (-5.0, 1.6),
+                (-5.0, -1.6),
+                (-1.6, -1.6),
+            ],
             5 => &[(0.0, -4.8), (4.6, -1.5), (2.8, 3.9), (-2.8, 3.9), (-4.6, -1.5)],
             6 => &[
                 (0.0, -5.2),
@@ -144,12 +193,8 @@ impl Svg {
                 (-1.6, 0.0),
             ],
         };
-        let points = corners
-            .iter()
-            .map(|(dx, dy)| format!("{:.1},{:.1}", x + dx, y + dy))
-            .collect::<Vec<_>>()
-            .join(" ");
-        self.push(format_args!("<polygon points=\"{points}\" class=\"mark\"/>"));
+        let corners: Vec<Px> = corners.iter().map(|(dx, dy)| (x + scale * dx, y + scale * dy)).collect();
+        self.push(format_args!("<polygon points=\"{}\" class=\"mark\"/>", points(&corners)));
     }
 
     /// The document, with its style sheet inside.
@@ -196,11 +241,15 @@ mod tests {
     #[test]
     fn documents_carry_style_tooltip_and_label() {
         let mut svg = Svg::new((100.0, 50.0), "a < b");
-        svg.group("s0", "pca & 3", |g| (0..=STYLES).for_each(|style| g.marker((10.0, 10.0), style)));
+        svg.group("s0", "pca & 3", |g| (0..=STYLES).for_each(|style| g.marker((10.0, 10.0), style, 1.0)));
         svg.polyline(&[(0.0, 1.0), (2.0, 3.0)], "line");
+        svg.series("s1", "p<ca", |g| g.area(&[(0.0, 1.0), (2.0, 1.0)], &[(0.0, 3.0), (2.0, 3.0)], "band"));
+        svg.cell((1.0, 2.0), 3.0, 0.5, "a > b");
         let text = svg.finish();
         assert!(text.contains("aria-label=\"a &lt; b\"") && text.contains("<title>pca &amp; 3</title>"));
         assert!(text.contains("prefers-color-scheme") && text.contains("points=\"0.0,1.0 2.0,3.0\""));
+        assert!(text.contains("data-series=\"p&lt;ca\"") && text.contains("0.0,1.0 2.0,1.0 2.0,3.0 0.0,3.0"));
+        assert!(text.contains("fill-opacity=\"0.500\"><title>a &gt; b</title></rect>"));
         assert_eq!(text.matches("<g ").count(), text.matches("</g>").count());
     }
 }

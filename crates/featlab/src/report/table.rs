@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use super::aggregate::{Grid, Line, SummaryRow, class_means};
-use super::figure::titled_files;
+use super::figure::{Figure, Section, figures};
 use crate::study::Study;
 
 const BOLD: &str = "\u{1b}[1m";
@@ -167,7 +167,7 @@ pub(crate) fn markdown(study: &Study) -> String {
     let grid = Grid::of(study);
     if !grid.lines.is_empty() {
         push(&mut out, format_args!(""));
-        for (file, title) in titled_files(study) {
+        for Figure { file, title, .. } in figures(study).iter().filter(|f| f.section != Section::Confusion) {
             push(&mut out, format_args!("![{title}](figures/{file})"));
         }
     }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::figure::VARIANCE_FILE;
-use super::{figures, html, markdown, per_class_parquet, results_csv, results_parquet};
+use super::figure::{Figure, NAMES};
+use super::{confusion, figures, html, markdown, per_class_parquet, results_csv, results_parquet};
 use crate::records::write_atomically;
 use crate::study::Study;
 
@@ -23,16 +23,27 @@ pub(crate) fn write_all(study: &Study, root: &Path) -> Result<PathBuf> {
     write_atomically(&root.join("results.csv"), results_csv(study).as_bytes())?;
     write_atomically(&root.join("results.parquet"), &results_parquet(study)?)?;
     write_atomically(&root.join("per_class.parquet"), &per_class_parquet(study)?)?;
-    for (name, svg) in figures(study) {
-        write_atomically(&root.join("figures").join(name), svg.as_bytes())?;
+    let figures = figures(study);
+    for Figure { file, svg, .. } in &figures {
+        write_atomically(&root.join("figures").join(file), svg.as_bytes())?;
     }
-    if study.variance.is_none() {
-        // Left by an earlier sweep in the same folder; most often it is not there.
-        let _ = fs::remove_file(root.join("figures").join(VARIANCE_FILE));
-    }
+    remove_others(&root.join("figures"), &figures);
     write_atomically(&root.join("report.md"), markdown(study).as_bytes())?;
     write_atomically(&page, html(study, root)?.as_bytes())?;
     Ok(page)
+}
+
+/// Removes what an earlier report drew and this one does not. A figure that cannot be removed harms nobody.
+fn remove_others(folder: &Path, figures: &[Figure]) {
+    let ours = |name: &str| {
+        name.ends_with(".svg") && NAMES.iter().chain([&confusion::NAME]).any(|start| name.starts_with(start))
+    };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if ours(&name) && figures.iter().all(|figure| figure.file != name) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -50,10 +61,15 @@ mod tests {
             assert!(folder.path().join(name).metadata().unwrap().len() > 0, "{name}");
         }
         let variance = folder.path().join("figures/explained-variance.svg");
+        let confusion = folder.path().join("figures/confusion-linear-pca-384.svg");
+        let own = folder.path().join("figures/drawn-by-hand.svg");
+        fs::write(&own, "<svg/>").unwrap();
+        assert!(confusion.exists());
         assert!(variance.exists() && folder.path().join("figures/miou-over-dimension.svg").exists());
         study.variance = None;
+        study.runs.retain(|run| run.method != "pca");
         write_all(&study, folder.path()).unwrap();
-        assert!(!variance.exists());
+        assert!(!variance.exists() && !confusion.exists() && own.exists());
     }
 
     #[test]

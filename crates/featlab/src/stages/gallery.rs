@@ -17,7 +17,11 @@ use segment::{Palette, colourise, percentile_ranges, rgb_from_components};
 use crate::Context;
 use crate::records::{Records, key_of, write_atomically};
 use crate::stages::features::Features;
+use crate::stages::refine::refined;
 use crate::study::{GalleryItem, RunRecord};
+
+/// Raised when the pictures of the same runs change, so that old ones are drawn again.
+const VERSION: u32 = 2;
 
 /// Label value that is not a class.
 const IGNORE: u8 = 255;
@@ -48,7 +52,8 @@ impl Job<'_> {
             return Ok(Vec::new());
         }
         let keys: Vec<&str> = chosen.iter().map(|run| run.key.as_str()).collect();
-        let folder = format!("figures/gallery-{}", key_of(&(keys, self.pictures, self.pca.is_some()))?);
+        let folder =
+            format!("figures/gallery-{}", key_of(&(VERSION, keys, self.pictures, self.pca.is_some()))?);
         let index = self.out.join(&folder).join("index.json");
         if let Some(items) = std::fs::read(&index).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok())
         {
@@ -58,7 +63,7 @@ impl Job<'_> {
             Some(features) => features,
             None => Features::load(cache.clone(), "validation features", context)?,
         };
-        let items = self.draw(&features, &chosen, &folder)?;
+        let items = self.draw(&features, &chosen, &folder, context)?;
         write_atomically(&index, &serde_json::to_vec(&items)?)?;
         Ok(items)
     }
@@ -68,38 +73,50 @@ impl Job<'_> {
         self.runs.iter().find(|run| run.probe == probe && run.method == "none")
     }
 
-    fn draw(&self, features: &Features, chosen: &[&RunRecord], folder: &str) -> Result<Vec<GalleryItem>> {
+    fn draw(
+        &self,
+        features: &Features,
+        chosen: &[&RunRecord],
+        folder: &str,
+        context: &Context,
+    ) -> Result<Vec<GalleryItem>> {
         let probes = chosen.iter().map(|run| self.records.probe(run)).collect::<Result<Vec<_>>>()?;
         let palette = Palette::new(self.classes.palette.clone());
         let layout = features.cache().layout();
         let (grid, size) = (layout.grid, layout.label_size);
         let rgb = self.pca.as_ref().map(|pca| PcaRgb::fit(pca, features, grid)).transpose()?;
         let count = self.pictures.min(features.len());
+        let progress = context.reporter.start("draw the gallery", count as u64, "images");
         let mut items = Vec::with_capacity(count);
         for picture in 0..count {
+            context.interrupt.check()?;
             let i = picture * features.len() / count;
             let image_id = features.image_id(i).to_owned();
-            let mut panels = vec![
-                ("input".to_owned(), self.input(&image_id)?),
-                ("label".to_owned(), colourise(features.label(i), &palette, IGNORE)?),
-            ];
+            let input = self.input(&image_id)?;
             let tokens = features.tokens(i);
+            let mut sheet = Sheet {
+                gallery: self,
+                folder,
+                picture,
+                item: GalleryItem { image_id, ..GalleryItem::default() },
+            };
+            sheet.panel("input".to_owned(), input.clone())?;
+            sheet.panel("label".to_owned(), colourise(features.label(i), &palette, IGNORE)?)?;
             for (run, probe) in chosen.iter().zip(&probes) {
                 let predicted = probe.predict(tokens.view(), grid, size);
                 let title = format!("{}, {} d", run.probe, run.dim);
-                panels.push((title, colourise(matched(run, predicted.view()).view(), &palette, IGNORE)?));
+                sheet.panel(title, colourise(matched(run, predicted.view()).view(), &palette, IGNORE)?)?;
+                // A CRF needs the picture in the size of the labels; where they differ there is nothing to refine with.
+                if input.dim() == (size.0, size.1, 3) {
+                    let refined = refined(probe, tokens.view(), grid, input.view())?;
+                    sheet.refinement(colourise(matched(run, refined.view()).view(), &palette, IGNORE)?)?;
+                }
             }
             if let Some(rgb) = &rgb {
-                panels.push(("first 3 components".to_owned(), rgb.picture(tokens.view(), size)?));
+                sheet.panel("first 3 components".to_owned(), rgb.picture(tokens.view(), size)?)?;
             }
-            let panels = (panels.into_iter().enumerate())
-                .map(|(p, (title, pixels))| {
-                    let file = format!("{folder}/{picture:02}-{p}.png");
-                    write_atomically(&self.out.join(&file), &png(pixels)?)?;
-                    Ok((title, file))
-                })
-                .collect::<Result<_>>()?;
-            items.push(GalleryItem { image_id, panels });
+            items.push(sheet.item);
+            progress.tick(1);
         }
         Ok(items)
     }
@@ -109,6 +126,36 @@ impl Job<'_> {
         let i = (0..self.dataset.len()).find(|&i| self.dataset.id(i) == image_id);
         let i = i.with_context(|| format!("image {image_id} is in the cache but not in the data set"))?;
         Ok(self.transform.image_u8(&self.dataset.load(i)?)?)
+    }
+}
+
+/// The pictures of one image, written as they come.
+struct Sheet<'a> {
+    gallery: &'a Job<'a>,
+    folder: &'a str,
+    picture: usize,
+    item: GalleryItem,
+}
+
+impl Sheet<'_> {
+    fn panel(&mut self, title: String, pixels: Array3<u8>) -> Result<()> {
+        let file = self.write(&self.item.panels.len().to_string(), pixels)?;
+        self.item.panels.push((title, file));
+        Ok(())
+    }
+
+    /// What a CRF makes of the panel that came last.
+    fn refinement(&mut self, pixels: Array3<u8>) -> Result<()> {
+        let of = self.item.panels.len().saturating_sub(1);
+        let file = self.write(&format!("{of}-crf"), pixels)?;
+        self.item.refined.push((of, file));
+        Ok(())
+    }
+
+    fn write(&self, name: &str, pixels: Array3<u8>) -> Result<String> {
+        let file = format!("{}/{:02}-{name}.png", self.folder, self.picture);
+        write_atomically(&self.gallery.out.join(&file), &png(pixels)?)?;
+        Ok(file)
     }
 }
 

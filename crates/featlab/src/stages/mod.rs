@@ -14,4 +14,5 @@ pub(crate) mod layout;
 pub(crate) mod pretrain;
 pub(crate) mod probe;
 pub(crate) mod reduce;
+pub(crate) mod refine;
 pub(crate) mod sources;
