@@ -7,10 +7,10 @@
 use std::path::Path;
 use std::time::Instant;
 
+use ::probe::{BankCell, CellKind};
 use anyhow::{Context as _, Result};
 use dataset::ClassTable;
 use dimred::{Map, Reducer};
-use ::probe::{BankCell, CellKind};
 use featcache::Cache;
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ use crate::records::{Records, key_of};
 use crate::stages::features::Features;
 use crate::stages::probe::{self, Kind, Scored, Settings};
 use crate::stages::sources::Sources;
-use crate::study::{ClassScore, RunRecord};
+use crate::study::{ClassScore, RunRecord, StageCost};
 
 /// Raised when the meaning of a run record changes, so that old ones are computed again.
 const RECORD_VERSION: u32 = 2;
@@ -186,11 +186,13 @@ impl Bench {
         (train, val): (&Features, &Features),
         mut reducer: impl FnMut(&ReducerId) -> Result<Reducer>,
         records: &Records,
+        costs: &mut Vec<StageCost>,
         context: &Context,
     ) -> Result<Vec<FailedCell>> {
         self.check(train.cache(), val.cache())?;
         let started = Instant::now();
         let mut failures = Vec::new();
+        let clock = probe::Clock::start();
         let mut seen = Seen::default();
         let classes = self.classes.names.len();
         let outputs = (classes, classes + self.settings.extra_clusters);
@@ -201,27 +203,25 @@ impl Bench {
             }
         }
         let Seen { maps, cells: found, bank, .. } = seen;
+        costs.push(clock.stop("fit reducers", format!("{} sources", maps.len())));
         if bank.is_empty() {
             return Ok(failures);
         }
         let keys = found.iter().map(|cell| self.key(cell)).collect::<Result<Vec<_>>>()?;
         let key = key_of(&keys)?;
         let state = records.bank(&key);
-        let job = probe::Job {
-            cells: &bank,
-            classes,
-            settings: &self.settings,
-            state: (&state, &key),
-        };
+        let job = probe::Job { cells: &bank, classes, settings: &self.settings, state: (&state, &key) };
         let of_train = Sources::new(train, maps.clone(), self.memory);
         let of_val = Sources::new(val, maps, 0);
-        let scored = job.run((&of_train, &of_val), context)?;
+        let scored = job.run((&of_train, &of_val), costs, context)?;
         let wall_s = started.elapsed().as_secs_f64() / found.len() as f64;
         for (cell, scored) in found.iter().zip(scored) {
             match scored {
                 Ok(scored) => {
                     let record = self.record(cell, &scored, wall_s)?;
-                    records.put(&record, &scored.probe).with_context(|| format!("recording {}", cell.name()))?;
+                    records
+                        .put(&record, &scored.probe)
+                        .with_context(|| format!("recording {}", cell.name()))?;
                     context.reporter.say(format!(
                         "{:32} mIoU {:5.2} %  accuracy {:5.2} %",
                         cell.name(),

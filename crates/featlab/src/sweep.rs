@@ -26,9 +26,9 @@ use crate::records::{Records, check_local, write_atomically};
 use crate::sources;
 use crate::stages::extract::Forward;
 use crate::stages::features::Features;
-use crate::stages::probe::{Kind, Settings};
+use crate::stages::probe::{Clock, Kind, Settings};
 use crate::stages::{extract, gallery};
-use crate::study::{RunRecord, Study, VarianceCurve};
+use crate::study::{RunRecord, StageCost, Study, VarianceCurve};
 
 /// A configuration with everything looked up that does not need computing.
 pub(crate) struct Sweep {
@@ -106,7 +106,7 @@ impl Sweep {
         if !pending.is_empty() {
             let features = self.load(&train, &val, context)?;
             let reducers = Reducers { sweep: self, cache: &train, context };
-            failures = self.probes(&bench, &pending, &features, &reducers, records)?;
+            failures = self.probes(&bench, &pending, &features, &reducers, records, &mut Vec::new())?;
         }
         Ok((recorded(&bench, &cells, records)?, failures))
     }
@@ -130,9 +130,11 @@ impl Sweep {
         (train, val): &(Features, Features),
         reducers: &Reducers<'_>,
         records: &Records,
+        costs: &mut Vec<StageCost>,
     ) -> Result<Vec<FailedCell>> {
         let mut moments = None;
-        bench.run(pending, (train, val), |id| reducers.get(id, Some(train), &mut moments), records, reducers.context)
+        let fit = |id: &ReducerId| reducers.get(id, Some(train), &mut moments);
+        bench.run(pending, (train, val), fit, records, costs, reducers.context)
     }
 
     fn job<'a>(&'a self, dataset: &'a dyn Dataset, train: bool) -> Result<extract::Job<'a>> {
@@ -301,16 +303,23 @@ impl Sweep {
         let (train_job, val_job) = (self.job(&*self.train, true)?, self.job(&*self.val, false)?);
         let bench = self.bench(&train_job, &val_job)?;
         let cells = self.cells(bench.full_dim)?;
+        let mut costs = Vec::new();
+        let clock = Clock::start();
         let (train, train_images) = self.extract(&train_job, context)?;
         let (val, val_images) = self.extract(&val_job, context)?;
+        costs.push(clock.stop("extract", format!("{} images", train_images + val_images)));
 
         let records = Records::new(&self.out);
         let pending = bench.pending(&cells, &records)?;
         let reducers = Reducers { sweep: self, cache: &train, context };
         let (mut features, mut failures) = (None, Vec::new());
         if !pending.is_empty() {
+            let clock = Clock::start();
             let loaded = self.load(&train, &val, context)?;
-            failures = self.probes(&bench, &pending, &loaded, &reducers, &records)?;
+            let bytes_read = loaded.0.bytes() + loaded.1.bytes();
+            let detail = format!("{} + {} images, once for all probes", loaded.0.len(), loaded.1.len());
+            costs.push(StageCost { bytes_read, ..clock.stop("read features", detail) });
+            failures = self.probes(&bench, &pending, &loaded, &reducers, &records, &mut costs)?;
             features = Some(loaded.1);
         }
         let mut runs = recorded(&bench, &cells, &records)?;
@@ -330,7 +339,8 @@ impl Sweep {
             runs.extend(found);
             failures.extend(failed);
         }
-        let study = self.study(&bench, runs, gallery, (&train, &val), &reducers, config_toml)?;
+        let mut study = self.study(&bench, runs, gallery, (&train, &val), &reducers, config_toml)?;
+        self.account(&mut study, costs, pending.len(), started.elapsed().as_secs_f64(), context)?;
         let report = publish(&study, &self.out)?;
 
         let computed = train_images + val_images;
@@ -356,6 +366,39 @@ impl Sweep {
             (true, true) => Status::Done,
         };
         Ok(Finished { study, report, status, failures })
+    }
+
+    /// Puts the costs of this run into the study, or those of the run before if nothing was computed, and says what was read.
+    fn account(
+        &self,
+        study: &mut Study,
+        costs: Vec<StageCost>,
+        probes: usize,
+        wall_s: f64,
+        context: &Context,
+    ) -> Result<()> {
+        if probes == 0 {
+            let before = std::fs::read(self.out.join("study.json")).ok();
+            let before = before.and_then(|bytes| serde_json::from_slice::<Study>(&bytes).ok());
+            if let Some(before) = before {
+                (study.stages, study.wall_s) = (before.stages, before.wall_s);
+            }
+            return Ok(());
+        }
+        let read: u64 = costs.iter().map(|cost| cost.bytes_read).sum();
+        let of = |name: &str| costs.iter().filter(|c| c.name == name).map(|c| c.wall_s).sum::<f64>();
+        context.reporter.say(format!(
+            "one pass: {:.1} MB of features read for {probes} probes; reading {:.1} s, reducers {:.1} s, training {:.1} s, \
+             scoring {:.1} s, extraction {:.1} s, in all {wall_s:.1} s",
+            read as f64 / 1e6,
+            of("read features"),
+            of("fit reducers"),
+            of("train probes"),
+            of("score probes"),
+            of("extract"),
+        ));
+        (study.stages, study.wall_s) = (costs, Some(wall_s));
+        Ok(())
     }
 
     fn announce(&self, context: &Context) {

@@ -181,7 +181,7 @@ fn share(column: usize, factor: usize) -> f32 {
 pub struct UpsampledSoftmax {
     progress: Vec<f32>, // [c, 4, vector]: term, ratio, and the ratios of both from row to row
     powers: Vec<f32>,   // [c, CHUNK, vector]
-    corners: Vec<f32>,  // [c, 4, vector]: gradients in the upper left, upper right, lower left, lower right token
+    corners: Vec<f32>, // [c, 4, vector]: gradients in the upper left, upper right, lower left, lower right token
 }
 
 impl UpsampledSoftmax {
@@ -205,7 +205,8 @@ impl UpsampledSoftmax {
         assert!(classes > 0 && scores.len() == len && gradient.len() == len, "scores of {classes} classes");
         assert_eq!(weights.len(), spans.weights_len(), "weights of {spans:?}");
         gradient.fill(0.0);
-        let loss = level.run(Run { buffers: self, spans, classes, scores, weights, gradient: &mut *gradient });
+        let loss =
+            level.run(Run { buffers: self, spans, classes, scores, weights, gradient: &mut *gradient });
         spans.fold(gradient);
         loss
     }
@@ -284,9 +285,9 @@ impl<S: Simd> Cells<'_, S> {
     #[inline(always)]
     fn corners_of(&self, class: usize) -> [S::f32s; 4] {
         let mut corners = [self.simd.splat_f32s(0.0); 4];
-        for i in 0..4 {
+        for (i, corner) in corners.iter_mut().enumerate() {
             let row = (self.rows[i / 2] * self.classes + class) * self.spans.row_len();
-            corners[i] = load::<S>(&self.scores[row + self.start + i % 2..]);
+            *corner = load::<S>(&self.scores[row + self.start + i % 2..]);
         }
         corners
     }
@@ -494,9 +495,9 @@ fn greater<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> S::f32s {
 #[inline(always)]
 fn extremes<S: Simd>(simd: S, corners: [S::f32s; 4]) -> (S::f32s, S::f32s) {
     let (mut least, mut most) = (corners[0], corners[0]);
-    for i in 1..4 {
-        least = simd.select_f32s(simd.less_than_f32s(corners[i], least), corners[i], least);
-        most = greater(simd, most, corners[i]);
+    for &corner in &corners[1..] {
+        least = simd.select_f32s(simd.less_than_f32s(corner, least), corner, least);
+        most = greater(simd, most, corner);
     }
     (least, most)
 }
@@ -511,8 +512,8 @@ fn lanes_of<S: Simd>(vector: S::f32s) -> [f64; WIDEST] {
     let mut lanes = [0.0_f32; WIDEST];
     S::as_mut_simd_f32s(&mut lanes[..S::F32_LANES]).0[0] = vector;
     let mut wide = [0.0; WIDEST];
-    for lane in 0..WIDEST {
-        wide[lane] = f64::from(lanes[lane]);
+    for (wide, lane) in wide.iter_mut().zip(lanes) {
+        *wide = f64::from(lane);
     }
     wide
 }

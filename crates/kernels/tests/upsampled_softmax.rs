@@ -16,7 +16,13 @@ struct Case {
 }
 
 impl Case {
-    fn random(rng: &mut ChaCha8Rng, grid: (usize, usize), factor: (usize, usize), classes: usize, reach: f32) -> Self {
+    fn random(
+        rng: &mut ChaCha8Rng,
+        grid: (usize, usize),
+        factor: (usize, usize),
+        classes: usize,
+        reach: f32,
+    ) -> Self {
         let logits = (0..classes * grid.0 * grid.1).map(|_| rng.random_range(-reach..reach)).collect();
         let pixels = grid.0 * factor.0 * grid.1 * factor.1;
         let labels = (0..pixels).map(|_| rng.random_range(0..classes as u8 + 1)).collect();
@@ -97,9 +103,14 @@ impl Case {
 #[test]
 fn equals_the_definition_at_every_level() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    for (grid, factor) in
-        [((3, 5), (8, 8)), ((1, 1), (4, 2)), ((2, 17), (7, 3)), ((4, 3), (16, 14)), ((5, 31), (1, 1)), ((2, 2), (6, 5))]
-    {
+    for (grid, factor) in [
+        ((3, 5), (8, 8)),
+        ((1, 1), (4, 2)),
+        ((2, 17), (7, 3)),
+        ((4, 3), (16, 14)),
+        ((5, 31), (1, 1)),
+        ((2, 2), (6, 5)),
+    ] {
         for reach in [0.01, 5.0, 30.0, 120.0, 1000.0] {
             for classes in [1, 2, 11] {
                 let case = Case::random(&mut rng, grid, factor, classes, reach);
@@ -113,7 +124,10 @@ fn equals_the_definition_at_every_level() {
                         assert!((f64::from(*got) - want).abs() < 2e-5 * most, "{what}: {got} for {want}");
                     }
                     for (got, want) in got.2.iter().zip(&mass) {
-                        assert!((f64::from(*got) - want).abs() < 1e-5 * most.max(1.0), "{what}: {got} for {want}");
+                        assert!(
+                            (f64::from(*got) - want).abs() < 1e-5 * most.max(1.0),
+                            "{what}: {got} for {want}"
+                        );
                     }
                 }
             }

@@ -74,7 +74,8 @@ fn main() -> probe::Result<()> {
         });
     let mut set = Projected { grid, dim, panels: Vec::new(), labels };
     let len = set.shape(dim).len();
-    set.panels = (0..4).map(|_| (0..batch).map(|_| (0..len).map(|_| uniform()).collect()).collect()).collect();
+    set.panels =
+        (0..4).map(|_| (0..batch).map(|_| (0..len).map(|_| uniform()).collect()).collect()).collect();
     let threads = rayon::current_num_threads();
     println!("batch {batch}, grid {grid}, size {size}, classes {classes}, dim {dim}, threads {threads}");
     let cell = |kind| BankCell { source: 0, dim, scale: 1.0, kind, seed: 0 };

@@ -44,8 +44,8 @@ mod upsample;
 pub use adam::Adam;
 pub use assignment::{Assignment, hungarian};
 pub use bank::{
-    Bank, BankBatch, BankCell, BankParams, BankProbe, BankScorer, BankSet, BankState, BankStep, CellKind, FetchError,
-    RowSet,
+    Bank, BankBatch, BankCell, BankParams, BankProbe, BankScorer, BankSet, BankState, BankStep, CellKind,
+    FetchError, RowSet,
 };
 pub use bootstrap::{Interval, Method, Resampling, bootstrap};
 pub use boundary::{BoundaryParams, BoundaryScores, boundary_scores};

@@ -84,7 +84,8 @@ impl LinearProbe {
         expect_shape("tokens", &[b, grid.0 * grid.1, self.weight.ncols()], tokens.shape())?;
         expect_shape("bias", &[self.weight.nrows()], self.bias.shape())?;
         expect_shape("labels", &[b, h, w], labels.shape())?;
-        let gradient = linear_gradient(&RowSet { tokens: tokens.reborrow(), grid, labels: labels.reborrow() }, self)?;
+        let gradient =
+            linear_gradient(&RowSet { tokens: tokens.reborrow(), grid, labels: labels.reborrow() }, self)?;
         let weight = Array2::from_shape_vec(self.weight.dim(), gradient.matrix);
         Ok(LinearGradient {
             loss: gradient.loss,
@@ -117,7 +118,6 @@ impl Probe for LinearProbe {
 #[cfg(test)]
 mod tests {
     use ndarray::{Array3, array};
-
 
     use super::*;
     use crate::schedule::tests::Halves;

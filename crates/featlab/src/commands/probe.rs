@@ -27,13 +27,14 @@ pub(crate) fn run(args: ProbeArgs, context: &Context) -> Result<Status> {
     let cells = cells(&args, &id, &reducer)?;
     let records = Records::new(&args.out);
     let pending = bench.pending(&cells, &records)?;
-    let mut failures = Vec::new();
+    let (mut failures, mut costs) = (Vec::new(), Vec::new());
     if pending.is_empty() {
         context.reporter.say(format!("nothing to compute: {} probes are there", cells.len()));
     } else {
         let train = Features::load(train.clone(), "training features", context)?;
         let val = Features::load(val.clone(), "validation features", context)?;
-        failures = bench.run(&pending, (&train, &val), |_| Ok(reducer.clone()), &records, context)?;
+        failures =
+            bench.run(&pending, (&train, &val), |_| Ok(reducer.clone()), &records, &mut costs, context)?;
     }
     let mut runs = Vec::with_capacity(cells.len());
     for cell in &cells {

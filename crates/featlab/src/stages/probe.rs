@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use probe::{
-    Assignment, Bank, BankCell, BankParams, BankProbe, BankScorer, BankSet, CellKind, ConfusionMatrix, Schedule,
-    bootstrap, hungarian,
+    Assignment, Bank, BankCell, BankParams, BankProbe, BankScorer, BankSet, CellKind, ConfusionMatrix,
+    Schedule, bootstrap, hungarian, majority,
 };
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ use crate::Context;
 use crate::config::Matching;
 use crate::exit::usage;
 use crate::stages::sources::Sources;
+use crate::study::{Majority, StageCost};
 
 /// Images scored at a time (the original's validation batch, which matters only for `scaler = "batch"`).
 const SCORING_BATCH: usize = 8;
@@ -112,7 +113,11 @@ impl ClassWeights {
 /// `n / (c · n_class)`, which scikit-learn calls balanced; 0 for a class that does not occur.
 fn balanced(train: &dyn BankSet, classes: usize) -> Vec<f32> {
     let count = |mut counts: Vec<u64>, i: usize| {
-        train.label(i).iter().filter(|&&l| usize::from(l) < classes).for_each(|&l| counts[usize::from(l)] += 1);
+        train
+            .label(i)
+            .iter()
+            .filter(|&&l| usize::from(l) < classes)
+            .for_each(|&l| counts[usize::from(l)] += 1);
         counts
     };
     let counts = (0..train.len()).fold(vec![0_u64; classes], count);
@@ -130,6 +135,8 @@ pub(crate) struct Scored {
     /// `[c, c or m]` counts, row = truth.
     pub(crate) confusion: ConfusionMatrix,
     pub(crate) assignment: Option<Assignment>,
+    /// Of clusters, scores when each is named after the class that has most of it.
+    pub(crate) majority: Option<Majority>,
     pub(crate) scores: probe::Scores,
     pub(crate) miou_lo: f64,
     pub(crate) miou_hi: f64,
@@ -152,9 +159,14 @@ impl Job<'_> {
     pub(crate) fn run(
         &self,
         (train, val): (&Sources<'_>, &Sources<'_>),
+        costs: &mut Vec<StageCost>,
         context: &Context,
     ) -> Result<Vec<Result<Scored>>> {
+        let probes = self.cells.len();
+        let clock = Clock::start();
         let trained = self.train(train, context)?;
+        costs.push(clock.stop("train probes", format!("{probes} probes, {} steps", self.settings.steps)));
+        let clock = Clock::start();
         let sound = |keep: fn(CellKind) -> bool| -> Vec<(usize, &BankProbe)> {
             let probes = trained.iter().enumerate().filter_map(|(i, probe)| Some((i, probe.as_ref().ok()?)));
             probes.filter(|&(i, _)| keep(self.cells[i].kind)).collect()
@@ -176,7 +188,9 @@ impl Job<'_> {
             let images = images.context("a trained probe is scored")?;
             Ok(self.scored(cell, probe, by_image(images, val), matching))
         };
-        Ok(self.cells.par_iter().zip(parts).map(finish).collect())
+        let scored = self.cells.par_iter().zip(parts).map(finish).collect();
+        costs.push(clock.stop("score probes", format!("{probes} probes, {} images", val.len())));
+        Ok(scored)
     }
 
     fn train(&self, train: &Sources<'_>, context: &Context) -> Result<Vec<probe::Result<BankProbe>>> {
@@ -189,7 +203,9 @@ impl Job<'_> {
             && bank.restore(&state).is_ok()
             && bank.step() > 0
         {
-            context.reporter.say(format!("goes on at step {} of {steps} of the probes' training", bank.step()));
+            context
+                .reporter
+                .say(format!("goes on at step {} of {steps} of the probes' training", bank.step()));
         }
         let what = format!("train {} probes", self.cells.len());
         let progress = context.reporter.start(&what, (steps - bank.step()) as u64, "steps");
@@ -268,9 +284,48 @@ impl Job<'_> {
             None => counts.scores(),
         };
         let scores = scores_of(&confusion);
-        let interval =
-            bootstrap(&per_image, |counts| scores_of(counts).mean_iou, self.settings.bootstrap, LEVEL, cell.seed);
-        Scored { probe, confusion, assignment, scores, miou_lo: interval.lo, miou_hi: interval.hi }
+        let interval = bootstrap(
+            &per_image,
+            |counts| scores_of(counts).mean_iou,
+            self.settings.bootstrap,
+            LEVEL,
+            cell.seed,
+        );
+        let majority = assignment.as_ref().map(|_| {
+            let names = majority(matching.as_ref().unwrap_or(&confusion));
+            Majority {
+                miou: confusion.merged(&names).scores().mean_iou,
+                coverage: covered(&confusion, &names),
+            }
+        });
+        Scored { probe, confusion, assignment, majority, scores, miou_lo: interval.lo, miou_hi: interval.hi }
+    }
+}
+
+/// Share of the classes that occur which some cluster is named after.
+fn covered(counts: &ConfusionMatrix, names: &[Option<usize>]) -> f64 {
+    let occurs = |&class: &usize| counts.counts().row(class).sum() > 0;
+    let classes: Vec<usize> = (0..counts.classes()).filter(occurs).collect();
+    let named = classes.iter().filter(|&&class| names.contains(&Some(class))).count();
+    named as f64 / classes.len() as f64
+}
+
+/// Measures a stage that reads and writes nothing.
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// What the stage cost.
+    pub(crate) fn stop(self, name: &str, detail: String) -> StageCost {
+        StageCost {
+            name: name.into(),
+            wall_s: self.0.elapsed().as_secs_f64(),
+            detail,
+            ..StageCost::default()
+        }
     }
 }
 

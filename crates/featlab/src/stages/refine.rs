@@ -7,6 +7,7 @@
 
 use anyhow::{Context as _, Result};
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis};
+use probe::Probe as _;
 use resample::{Align, Mode, Taps, resize};
 use segment::DenseCrf;
 

@@ -47,11 +47,7 @@ impl<'a> Sources<'a> {
             let kept = std::iter::repeat_with(OnceLock::new).take(features.len()).collect();
             Source { map, dim, layer, kept }
         };
-        Self {
-            features,
-            sources: maps.into_iter().map(source).collect(),
-            room: AtomicUsize::new(memory),
-        }
+        Self { features, sources: maps.into_iter().map(source).collect(), room: AtomicUsize::new(memory) }
     }
 
     /// Id of the image that labelled row `i` shows.
@@ -149,4 +145,3 @@ impl BankBatch for Batch<'_> {
         }
     }
 }
-

@@ -53,14 +53,13 @@ pub(crate) fn ln<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let splat = |c: f32| simd.splat_f32s(c);
     let bits = simd.sub_u32s(simd.transmute_u32s_f32s(x), simd.splat_u32s(SQRT_HALF));
     // The exponent, with its sign: shifted by 256 beforehand, and read as a number through the bits of 2²³.
-    let exponent = simd.wrapping_dyn_shr_u32s(
-        simd.add_u32s(bits, simd.splat_u32s(256 << 23)),
-        simd.splat_u32s(23),
-    );
+    let exponent =
+        simd.wrapping_dyn_shr_u32s(simd.add_u32s(bits, simd.splat_u32s(256 << 23)), simd.splat_u32s(23));
     let exponent = simd.and_u32s(exponent, simd.splat_u32s(511));
     let exponent = simd.transmute_f32s_u32s(simd.or_u32s(exponent, simd.splat_u32s(0x4b00_0000)));
     let exponent = simd.sub_f32s(exponent, splat(8_388_608.0 + 256.0));
-    let mantissa = simd.add_u32s(simd.and_u32s(bits, simd.splat_u32s(0x007f_ffff)), simd.splat_u32s(SQRT_HALF));
+    let mantissa =
+        simd.add_u32s(simd.and_u32s(bits, simd.splat_u32s(0x007f_ffff)), simd.splat_u32s(SQRT_HALF));
     let m = simd.transmute_f32s_u32s(mantissa);
     let s = simd.div_f32s(simd.sub_f32s(m, splat(1.0)), simd.add_f32s(m, splat(1.0)));
     let square = simd.mul_f32s(s, s);

@@ -102,8 +102,8 @@ fn tile<S: Simd, const R: usize, const K: usize>(
         for v in 0..lanes / S::F32_LANES {
             let at = v * S::F32_LANES;
             let mut columns = [simd.splat_f32s(0.0); K];
-            for j in 0..K {
-                columns[j] = vector::<S>(b, j * lanes + at);
+            for (j, column) in columns.iter_mut().enumerate() {
+                *column = vector::<S>(b, j * lanes + at);
             }
             for i in 0..R {
                 let a = vector::<S>(a, i * lanes + at);
@@ -132,8 +132,8 @@ fn edge<S: Simd, const R: usize, const K: usize>(
         for v in 0..lanes / S::F32_LANES {
             let at = v * S::F32_LANES;
             let mut columns = [simd.splat_f32s(0.0); K];
-            for j in 0..K {
-                columns[j] = vector::<S>(b, (column + j).min(used - 1) * lanes + at);
+            for (j, numbers) in columns.iter_mut().enumerate() {
+                *numbers = vector::<S>(b, (column + j).min(used - 1) * lanes + at);
             }
             for i in 0..R {
                 let a = vector::<S>(a, (row + i).min(rows - 1) * lanes + at);

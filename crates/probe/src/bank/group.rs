@@ -8,7 +8,9 @@
 
 use std::ops::Range;
 
-use kernels::{Epilogue, Level, PackedLinear, PanelShape, UpsampledSoftmax, one_thread, panel_products, simd};
+use kernels::{
+    Epilogue, Level, PackedLinear, PanelShape, UpsampledSoftmax, one_thread, panel_products, simd,
+};
 use ndarray::{ArrayView2, ShapeBuilder};
 
 use super::labels::{Form, ImageLabels, Labels};
@@ -198,8 +200,7 @@ impl Worker {
             }
         }
         spans.repeat_outermost(&mut self.map);
-        let mut loss =
-            self.softmax.run(shape.level, spans, classes, &self.map, weights, &mut self.gradient);
+        let mut loss = self.softmax.run(shape.level, spans, classes, &self.map, weights, &mut self.gradient);
         for i in 0..gh {
             for class in 0..classes {
                 let at = spans.tokens(i, class, classes);
@@ -305,7 +306,12 @@ fn add_squares(tokens: &[f32], shape: PanelShape, range: Range<usize>, squares: 
 }
 
 /// The pieces of a range of tokens that lie together: place in the panels, place in the range, length.
-fn pieces(shape: PanelShape, row: usize, first: usize, count: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+fn pieces(
+    shape: PanelShape,
+    row: usize,
+    first: usize,
+    count: usize,
+) -> impl Iterator<Item = (usize, Range<usize>)> {
     let lanes = shape.lanes();
     let mut done = 0;
     std::iter::from_fn(move || {

@@ -77,7 +77,8 @@ impl<'a> Labels<'a> {
             Form::Spans { weights, mass } => (weights.len() + mass.len()) * size_of::<f32>(),
             Form::Any(map) => map.len(),
         };
-        let taken = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(bytes));
+        let taken =
+            self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(bytes));
         if taken.is_ok() {
             // Another thread may have been faster, with the same numbers.
             let _ = self.kept[i].set(Arc::clone(&labels));

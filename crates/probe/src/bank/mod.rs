@@ -85,7 +85,12 @@ impl BankProbe {
     ///
     /// # Panics
     /// As [`upsample_argmax`] and [`Probe::scores`].
-    pub fn predict(&self, tokens: ArrayView2<'_, f32>, grid: (usize, usize), size: (usize, usize)) -> Array2<u8> {
+    pub fn predict(
+        &self,
+        tokens: ArrayView2<'_, f32>,
+        grid: (usize, usize),
+        size: (usize, usize),
+    ) -> Array2<u8> {
         upsample_argmax(self.scores(tokens).view(), grid, size)
     }
 }
@@ -208,7 +213,8 @@ impl<'a> Bank<'a> {
         let indices = self.batches.next().to_vec();
         let step = self.step + 1;
         let fetch = |source| Error::Fetch { step, source };
-        let sums = gradients(self.set, &self.labels, &self.groups, &self.probes(), &indices).map_err(fetch)?;
+        let sums =
+            gradients(self.set, &self.labels, &self.groups, &self.probes(), &indices).map_err(fetch)?;
         self.step = step;
         let groups = &self.groups;
         let tokens = (indices.len() * self.set.shape(1).tokens) as f64;
@@ -322,11 +328,8 @@ fn gradients(
         let of_source = groups.iter().zip(&layers).filter(|(group, _)| group.source == source);
         Ok(worker.image(of_source, &tokens, set.shape(dims[source]), set.grid(), labels, &image))
     };
-    let done: Vec<_> = tasks
-        .par_iter()
-        .with_max_len(1)
-        .map_init(Worker::default, run)
-        .collect::<Result<_, FetchError>>()?;
+    let done: Vec<_> =
+        tasks.par_iter().with_max_len(1).map_init(Worker::default, run).collect::<Result<_, FetchError>>()?;
     // `done[place · sources + s]` holds the groups of source `s`, in order.
     let mut first = 0;
     let mut of_groups: Vec<(usize, usize)> = Vec::new(); // (index of the source, place among its groups)
@@ -351,7 +354,8 @@ pub(crate) fn fit_one(
 ) -> Result<BankProbe> {
     let cell = BankCell { source: 0, dim: set.dims()[0], scale: 1.0, kind, seed };
     let params = BankParams { schedule, class_weights: vec![1.0; classes] };
-    let mut each = |step: BankStep<'_>| on_step(Step { step: step.step, steps: step.steps, loss: step.losses[0] });
+    let mut each =
+        |step: BankStep<'_>| on_step(Step { step: step.step, steps: step.steps, loss: step.losses[0] });
     params.fit(set, &[cell], &mut each)?.remove(0)
 }
 
@@ -414,7 +418,8 @@ mod tests {
 
     /// Tokens and labels with many values, on a grid of 3 × 5 tokens under maps of `size`.
     fn images(n: usize, dim: usize, (h, w): (usize, usize)) -> (Array3<f32>, Array3<u8>) {
-        let tokens = Array::from_shape_fn((n, 15, dim), |(i, t, k)| ((i * 131 + t * 17 + k * 5) as f32).sin());
+        let tokens =
+            Array::from_shape_fn((n, 15, dim), |(i, t, k)| ((i * 131 + t * 17 + k * 5) as f32).sin());
         let labels = Array::from_shape_fn((n, h, w), |(i, y, x)| match (i + 3 * y + y * x / 4) % 6 {
             5 => 255,
             label => label as u8,
@@ -471,11 +476,15 @@ mod tests {
                 probe.weight *= scale;
                 let got = linear_gradient(&set, &probe).unwrap();
                 let rows = tokens.to_shape((30, 4)).unwrap();
-                let logits = crate::Probe::scores(&probe, rows.view()).into_shape_with_order((2, 15, 5)).unwrap();
+                let logits =
+                    crate::Probe::scores(&probe, rows.view()).into_shape_with_order((2, 15, 5)).unwrap();
                 let want = masked_cross_entropy_upsampled(logits.view(), (3, 5), labels.view()).unwrap();
                 let slope = want.grad_logits.to_shape((30, 5)).unwrap().t().dot(&rows); // [c, k]
                 let loss = want.loss.unwrap();
-                assert!((got.loss.unwrap() - loss).abs() < 1e-5 * loss.abs().max(1.0), "{size:?} {scale}: loss");
+                assert!(
+                    (got.loss.unwrap() - loss).abs() < 1e-5 * loss.abs().max(1.0),
+                    "{size:?} {scale}: loss"
+                );
                 let most = slope.fold(0.0_f32, |most, x| most.max(x.abs()));
                 for (got, want) in got.matrix.iter().zip(slope.iter()) {
                     assert!((got - want).abs() < 2e-5 * most.max(0.1), "{size:?} {scale}: {got} for {want}");

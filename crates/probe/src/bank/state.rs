@@ -50,7 +50,12 @@ impl Bank<'_> {
         expect_range(lengths == [cells; 3], "number of cells of the state", &cells.to_string(), lengths[0])?;
         for (trainee, numbers) in self.cells.iter().zip(&state.numbers) {
             let expected = 3 * parameters(&trainee.probe).iter().map(|p| p.len()).sum::<usize>();
-            expect_range(numbers.len() == expected, "size of a cell's state", &expected.to_string(), numbers.len())?;
+            expect_range(
+                numbers.len() == expected,
+                "size of a cell's state",
+                &expected.to_string(),
+                numbers.len(),
+            )?;
         }
         let steps = self.params.schedule.steps;
         expect_range(state.step <= steps, "step of the state", &format!("at most {steps}"), state.step)?;
