@@ -183,11 +183,10 @@ mod tests {
         for i in 0..n {
             let simplex = Simplex::of(&feature(i));
             for corner in 0..6 {
-                let mut place: [i32; 6] = [0; 6];
-                for j in 0..5 {
-                    let down = if simplex.goes_down(corner, j) { 6 } else { 0 };
-                    place[j] = 6 * simplex.origin[j] + corner as i32 - down;
-                }
+                let coordinate = |j: usize| {
+                    6 * simplex.origin[j] + corner as i32 - if simplex.goes_down(corner, j) { 6 } else { 0 }
+                };
+                let mut place: [i32; 6] = std::array::from_fn(|j| if j < 5 { coordinate(j) } else { 0 });
                 place[5] = -place.iter().sum::<i32>();
                 let (vertex, share) = lattice.shares[i * 6 + corner];
                 assert_eq!(share, simplex.share(corner));

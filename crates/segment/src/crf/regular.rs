@@ -290,11 +290,11 @@ mod tests {
                 let mut memory = vec![Line::all(1.0); 5];
                 let mut got = q.clone();
                 lines.add(&mut got, &mut memory, |i, row| *row = Line::all(1.0).times(i as f32));
-                for i in 0..h * w {
+                for (i, got) in got.iter().enumerate() {
                     let mut expected = Line::all(1.0).times(i as f32);
                     table.read(i, &rows, &mut expected);
                     let near = |lane: usize| {
-                        (got[i].lanes()[lane] - expected.lanes()[lane]).abs() < 1e-4 * (1.0 + i as f32)
+                        (got.lanes()[lane] - expected.lanes()[lane]).abs() < 1e-4 * (1.0 + i as f32)
                     };
                     assert!((0..16).all(near), "{h} x {w}, {deviation}, {i}: {got:?} {expected:?}");
                 }
