@@ -72,7 +72,10 @@ fn weights_do_not_depend_on_company_threads_form_or_place() {
     }
     for threads in ["1", "8"] {
         let some = run(&format!("threads-{threads}"), (&train, &val), "--dims 3,12 --seeds 0,24", threads);
-        assert!(some.len() == 8 && some.iter().all(|(name, bytes)| bank.get(name) == Some(bytes)), "{threads}");
+        assert!(
+            some.len() == 8 && some.iter().all(|(name, bytes)| bank.get(name) == Some(bytes)),
+            "{threads}"
+        );
     }
 
     let arrow = [&train, &val].map(|cache| {

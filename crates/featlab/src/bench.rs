@@ -286,6 +286,7 @@ impl Bench {
             per_class,
             class_of_cluster: scored.assignment.as_ref().map(|a| a.class_of_cluster.clone()),
             confusion: counts.outer_iter().map(|row| row.to_vec()).collect(),
+            majority: scored.majority,
             ..RunRecord::default()
         })
     }

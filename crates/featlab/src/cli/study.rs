@@ -62,8 +62,9 @@ Examples:
   featlab report runs/camvid --format md
   featlab report runs/camvid --export tensorboard,mlflow
   tensorboard --logdir runs/camvid/tensorboard
-  mlflow migrate-filestore --source runs/camvid --target sqlite:///mlflow.db   (recent versions of MLflow; or set
-  MLFLOW_ALLOW_FILE_STORE=true and use) mlflow ui --backend-store-uri runs/camvid/mlruns
+  MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri runs/camvid/mlruns
+
+MLflow maintains its file store no further: recent versions want that variable, or the runs moved by mlflow migrate-filestore.
 
 Weights & Biases has no documented file format for offline runs, so none is written. Its own library makes them of results.csv:
   import csv, wandb

@@ -1,4 +1,4 @@
-//! Gallery: a few scored images as input, label, predictions and PCA-RGB, side by side, as PNG files.
+//! Gallery: a few scored images as input, label, predictions (plain and after the dense CRF) and PCA-RGB, side by side, as PNG files.
 //!
 //! Predictions are those of the full-feature baseline's recorded probes, so the pictures show what the table's numbers
 //! mean (a sweep without `none` has no gallery). Pictures that exist are not drawn again.
@@ -70,7 +70,7 @@ impl Job<'_> {
 
     /// The first recorded run of the full-feature baseline: it needs no reducer to be applied again.
     fn baseline(&self, probe: &str) -> Option<&RunRecord> {
-        self.runs.iter().find(|run| run.probe == probe && run.method == "none")
+        self.runs.iter().find(|run| run.probe == probe && run.method == "none" && !run.crf)
     }
 
     fn draw(

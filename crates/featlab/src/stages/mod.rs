@@ -1,7 +1,8 @@
 //! The stages of the line, one file each: artifact in, artifact out.
 //!
 //! `extract` (images → cache) · `features` (cache → memory) · `reduce` and `layout` (features → reducer file) · `sources` (features through
-//! reducers) · `probe` (sources → scored probes) · `gallery` (probes → pictures). A stage never calls a later one.
+//! reducers) · `probe` (sources → scored probes) · `refine` (a probe and a dense CRF) · `gallery` (probes → pictures). A stage never calls
+//! a later one.
 //! Beside the line: `classify` (class folder → image features) · `attention` (images → attention maps).
 
 pub(crate) mod attention;
