@@ -44,7 +44,7 @@ pub(crate) struct SweepConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DatasetConfig {
-    /// `scenes` or `camvid`.
+    /// `scenes`, `camvid`, `cocostuff27`, `cityscapes27`, `potsdam3`.
     pub name: String,
     /// Folder of the data set; for `scenes` its options, e.g. `train=64,val=32`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
