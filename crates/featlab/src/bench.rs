@@ -103,14 +103,27 @@ impl Seen {
         outputs: (usize, usize),
     ) -> Result<()> {
         let known = self.reducers.iter().position(|(id, _)| *id == cell.reducer);
-        let at = known.unwrap_or_else(|| {
-            let fitted = fit(&cell.reducer).and_then(|reducer| {
-                self.maps.push(widest(&reducer, &cell.reducer, all)?);
-                Ok((reducer, self.maps.len() - 1))
-            });
-            self.reducers.push((cell.reducer.clone(), fitted.map_err(|e| crate::exit::one_line(&e))));
-            self.reducers.len() - 1
-        });
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let fitted = fit(&cell.reducer).and_then(|reducer| {
+                    let map = widest(&reducer, &cell.reducer, all)?;
+                    Ok((reducer, map))
+                });
+                let (fitted, error) = match fitted {
+                    Ok((reducer, map)) => {
+                        self.maps.push(map);
+                        (Ok((reducer, self.maps.len() - 1)), None)
+                    }
+                    Err(error) => (Err(crate::exit::one_line(&error)), Some(error)),
+                };
+                self.reducers.push((cell.reducer.clone(), fitted));
+                if let Some(error) = error {
+                    return Err(error);
+                }
+                self.reducers.len() - 1
+            }
+        };
         let (reducer, source) = self.reducers[at].1.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))?;
         let kind = match cell.probe {
             Kind::Linear => CellKind::Linear,
@@ -199,6 +212,10 @@ impl Bench {
         for &cell in cells {
             if let Err(error) = seen.add(cell, cells, &mut reducer, outputs) {
                 context.interrupt.check()?;
+                // A mistake of the user's and files that do not belong together are not a cell's own misfortune.
+                if crate::exit::code(&error) != 1 {
+                    return Err(error);
+                }
                 failures.push(FailedCell::new(cell, &error));
             }
         }
