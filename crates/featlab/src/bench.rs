@@ -83,11 +83,17 @@ impl Cell {
     }
 }
 
+/// A reducer that was asked for.
+struct Fitted {
+    id: ReducerId,
+    /// What it is and which source shows it, or why there is none.
+    found: Result<(Reducer, usize), String>,
+}
+
 /// The reducers that cells need, as sources of a bank, and the cells as the bank knows them.
 #[derive(Default)]
 struct Seen {
-    /// Reducers asked for, with their source, or why there is none.
-    reducers: Vec<(ReducerId, Result<(Reducer, usize), String>)>,
+    reducers: Vec<Fitted>,
     maps: Vec<Option<Map>>,
     cells: Vec<Cell>,
     bank: Vec<BankCell>,
@@ -102,7 +108,7 @@ impl Seen {
         fit: &mut impl FnMut(&ReducerId) -> Result<Reducer>,
         outputs: (usize, usize),
     ) -> Result<()> {
-        let known = self.reducers.iter().position(|(id, _)| *id == cell.reducer);
+        let known = self.reducers.iter().position(|fitted| fitted.id == cell.reducer);
         let at = match known {
             Some(at) => at,
             None => {
@@ -110,21 +116,22 @@ impl Seen {
                     let map = widest(&reducer, &cell.reducer, all)?;
                     Ok((reducer, map))
                 });
-                let (fitted, error) = match fitted {
+                let (found, error) = match fitted {
                     Ok((reducer, map)) => {
                         self.maps.push(map);
                         (Ok((reducer, self.maps.len() - 1)), None)
                     }
                     Err(error) => (Err(crate::exit::one_line(&error)), Some(error)),
                 };
-                self.reducers.push((cell.reducer.clone(), fitted));
+                self.reducers.push(Fitted { id: cell.reducer.clone(), found });
                 if let Some(error) = error {
                     return Err(error);
                 }
                 self.reducers.len() - 1
             }
         };
-        let (reducer, source) = self.reducers[at].1.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))?;
+        let (reducer, source) =
+            self.reducers[at].found.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))?;
         let kind = match cell.probe {
             Kind::Linear => CellKind::Linear,
             Kind::Cluster => CellKind::Cluster(outputs.1),

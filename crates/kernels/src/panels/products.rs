@@ -105,10 +105,10 @@ fn tile<S: Simd, const R: usize, const K: usize>(
             for (j, column) in columns.iter_mut().enumerate() {
                 *column = vector::<S>(b, j * lanes + at);
             }
-            for i in 0..R {
+            for (i, sums) in sums.iter_mut().enumerate() {
                 let a = vector::<S>(a, i * lanes + at);
-                for j in 0..K {
-                    sums[i][j] = mul_add(simd, a, columns[j], sums[i][j]);
+                for (sum, &b) in sums.iter_mut().zip(&columns) {
+                    *sum = mul_add(simd, a, b, *sum);
                 }
             }
         }
@@ -135,10 +135,10 @@ fn edge<S: Simd, const R: usize, const K: usize>(
             for (j, numbers) in columns.iter_mut().enumerate() {
                 *numbers = vector::<S>(b, (column + j).min(used - 1) * lanes + at);
             }
-            for i in 0..R {
+            for (i, sums) in sums.iter_mut().enumerate() {
                 let a = vector::<S>(a, (row + i).min(rows - 1) * lanes + at);
-                for j in 0..K {
-                    sums[i][j] = mul_add(simd, a, columns[j], sums[i][j]);
+                for (sum, &b) in sums.iter_mut().zip(&columns) {
+                    *sum = mul_add(simd, a, b, *sum);
                 }
             }
         }

@@ -171,7 +171,9 @@ mod tests {
 
     /// Points that are crowded in a corner and stray far from it.
     fn feature(i: usize) -> [f32; 5] {
-        std::array::from_fn(|j| ((i * i * (j + 3)) % (if i % 5 == 0 { 997 } else { 11 })) as f32 * 0.2)
+        std::array::from_fn(|j| {
+            ((i * i * (j + 3)) % (if i.is_multiple_of(5) { 997 } else { 11 })) as f32 * 0.2
+        })
     }
 
     #[test]
