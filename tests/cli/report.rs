@@ -184,7 +184,8 @@ fn a_browser_finds_everything_and_complains_of_nothing() {
     assert_eq!((&seen["plain"], &seen["refined"]), (&json!([4, 0]), &json!([0, 4])), "the switch of the CRF");
     assert_eq!(seen["zoomed"][0], seen["zoomed"][1], "an enlarged picture fills the window");
     assert!(seen["toggled"][0].as_u64() > Some(0) && seen["toggled"][1] == 0, "{}", seen["toggled"]);
-    assert!(seen["tip"].as_str().unwrap().contains("3 images, stego-train"), "{}", seen["tip"]);
+    assert!(seen["tip"].as_str().unwrap().contains(" probe, k = "), "{}", seen["tip"]);
+    assert!(html.contains("3 images, stego-train"), "our own points say what they rest on");
     assert_eq!(seen["first"], "none", "the first click on a heading of text sorts by letters");
     for table in seen["tables"].as_array().unwrap() {
         assert!(table[0] == true || table[1] == "auto", "a wide table has no way to be seen whole");
