@@ -32,7 +32,7 @@ pub(crate) struct RunRecord {
     pub dim: usize,
     /// `linear` or `cluster`.
     pub probe: String,
-    /// Seed of the probe's initialisation and batch order (and of a random projection).
+    /// Seed of the probe's initial weights (and of a random projection).
     pub seed: u64,
     /// Evaluation protocol, e.g. `stego-train`.
     pub protocol: String,
