@@ -1,7 +1,7 @@
 //! The program as users meet it: every test here runs the `featlab` binary.
 //!
 //! `bad_input` — one clear line and the right exit code; `line` — extract, reduce, probe, sweep, report on small data; `layouts` — reducers of one dimension;
-//! `bank` — weights that depend on nothing but what they should; `resume` — interruption and what is left of it; `golden_extract` — picture files to Parquet against reference tokens;
+//! `bank` — weights that depend on nothing but what they should; `kinds` — every probe, method and score of a sweep; `resume` — interruption and what is left of it; `golden_extract` — picture files to Parquet against reference tokens;
 //! `stand_in` — the studies' sweeps on drawn data sets; `stores` — caches in a bucket; `precision` — batches and half precision;
 //! `report` — its page in a browser, its exports; `classify`, `attention`, `pretrain` — the commands beside the line.
 
@@ -14,6 +14,7 @@ mod cache;
 mod classify;
 mod fixture;
 mod golden_extract;
+mod kinds;
 mod layouts;
 mod line;
 mod precision;

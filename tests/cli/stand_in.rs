@@ -52,8 +52,8 @@ fn every_study_runs_whole_on_the_stand_in() {
         expect(&mut study(name, &root.join(folder), &out), 0);
         let results = std::fs::read_to_string(out.join("results.csv")).expect("a table of results");
         let rows: Vec<&str> = results.lines().skip(1).collect();
-        // Features as they are, and two methods at three dimensions; two probes each.
-        assert_eq!(rows.len(), 2 * (1 + 2 * 3), "{results}");
+        // Features as they are, plain and refined, and two methods at three dimensions; two probes each.
+        assert_eq!(rows.len(), 2 * (1 + 2 * 3) + 2, "{results}");
         assert!(rows.iter().all(|row| row.starts_with(&format!("{dataset},val,"))), "{results}");
         for method in ["none", "pca", "rp"] {
             assert!(rows.iter().any(|row| row.contains(&format!(",{method},"))), "{method}: {results}");

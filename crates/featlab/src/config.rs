@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::dim::Dim;
 use crate::exit::usage;
-use crate::stages::probe::ClassWeights;
+use crate::stages::layout::LayoutMethod;
+use crate::stages::probe::{ClassWeights, ClosedForm, IntervalMethod, Kind};
 use crate::toml_file;
 
 /// One sweep, as written in a TOML file.
@@ -154,14 +155,24 @@ fn is_f32(precision: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ReduceConfig {
-    /// `none` (all features: the baseline), `pca`, `rp`, `rp-sparse`.
+    /// `none` (all features: the baseline), `pca`, `rp`, `rp-sparse`, `umap`, `hnne` (where it was built in).
     pub methods: Vec<String>,
-    /// Target dimensions; `"full"` is the width of the features. `none` always means full.
+    /// Target dimensions; `"full"` is the width of the features. `none` always means full; `umap` and `hnne` leave it out.
     pub dims: Vec<Dim>,
     /// Column scaling: `none`, `train`, `batch`.
     pub scaler: String,
     /// First seed of the random projections; run `i` of a sweep over seeds uses `seed + i`-th projection.
     pub seed: u64,
+    /// Tokens that `umap` and `hnne` are fitted on (10 000).
+    pub layout_tokens: usize,
+    /// Images that these are drawn from (5000).
+    pub layout_images: usize,
+    /// How `umap` and `hnne` compare tokens: `cosine`, `euclidean`.
+    pub metric: String,
+    /// Neighbours of a token in `umap` (15).
+    pub n_neighbors: usize,
+    /// How close tokens may lie in `umap` (0.1).
+    pub min_dist: f64,
 }
 
 impl Default for ReduceConfig {
@@ -171,6 +182,27 @@ impl Default for ReduceConfig {
             dims: [3, 6, 12, 24, 48, 96, 192].map(Dim::To).into_iter().chain([Dim::Full]).collect(),
             scaler: "train".into(),
             seed: 0,
+            layout_tokens: 10_000,
+            layout_images: 5000,
+            metric: "cosine".into(),
+            n_neighbors: 15,
+            min_dist: 0.1,
+        }
+    }
+}
+
+impl ReduceConfig {
+    /// The method, if it is fitted on a sample of the tokens and for one dimension.
+    pub(crate) fn layout(&self, method: &str) -> Option<LayoutMethod> {
+        match method {
+            "umap" => Some(LayoutMethod::Umap {
+                n_neighbors: self.n_neighbors,
+                min_dist: self.min_dist,
+                n_epochs: None,
+            }),
+            #[cfg(feature = "hnne")]
+            "hnne" => Some(LayoutMethod::Hnne),
+            _ => None,
         }
     }
 }
@@ -179,7 +211,7 @@ impl Default for ReduceConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ProbeConfig {
-    /// `linear`, `cluster`.
+    /// `linear`, `cluster`, `knn`, `ridge`, `kmeans`.
     pub probes: Vec<String>,
     /// One run for each.
     pub seeds: Vec<u64>,
@@ -198,10 +230,23 @@ pub(crate) struct ProbeConfig {
     pub class_weights: ClassWeights,
     /// Clusters beyond the number of classes (0).
     pub extra_clusters: usize,
+    /// Penalties that a ridge probe chooses from, as shares of the mean variance of a feature (1e-6 to 1e4 by tens).
+    pub ridge_lambdas: Vec<f64>,
+    /// Starts of k-means, of which the best counts (10).
+    pub kmeans_restarts: usize,
+    /// Training tokens that k-means sees (20 000).
+    pub kmeans_tokens: usize,
+    /// Neighbours that vote in a k-NN probe (20).
+    pub knn_k: usize,
+    /// Temperature of a neighbour's vote (0.07).
+    pub knn_temperature: f64,
+    /// Labelled training tokens among which neighbours are looked for (10 000).
+    pub knn_tokens: usize,
 }
 
 impl Default for ProbeConfig {
     fn default() -> Self {
+        let closed = ClosedForm::default();
         Self {
             probes: ["linear", "cluster"].map(String::from).into(),
             seeds: vec![0],
@@ -212,6 +257,26 @@ impl Default for ProbeConfig {
             reset_probe_steps: None,
             class_weights: ClassWeights::default(),
             extra_clusters: 0,
+            ridge_lambdas: closed.ridge_lambdas,
+            kmeans_restarts: closed.kmeans_restarts,
+            kmeans_tokens: closed.kmeans_tokens,
+            knn_k: closed.knn_k,
+            knn_temperature: closed.knn_temperature,
+            knn_tokens: closed.knn_tokens,
+        }
+    }
+}
+
+impl ProbeConfig {
+    /// Settings of the probes that take no gradient steps.
+    pub(crate) fn closed_form(&self) -> ClosedForm {
+        ClosedForm {
+            ridge_lambdas: self.ridge_lambdas.clone(),
+            kmeans_restarts: self.kmeans_restarts,
+            kmeans_tokens: self.kmeans_tokens,
+            knn_k: self.knn_k,
+            knn_temperature: self.knn_temperature,
+            knn_tokens: self.knn_tokens,
         }
     }
 }
@@ -267,15 +332,29 @@ pub(crate) struct EvalConfig {
     pub protocol: Protocol,
     /// Clusters are matched to classes on `eval` (as published) or on `train`.
     pub hungarian: Matching,
-    /// Bootstrap resamples for the 95 % interval over images.
+    /// How the 95 % interval over images is made: `jackknife`, `percentile` or `bca` (bootstraps).
+    pub interval: IntervalMethod,
+    /// Resamples of bootstraps and of the tests that compare settings.
     pub bootstrap: usize,
+    /// Whether the IoU of pixels near edges is counted as well.
+    pub boundary_iou: bool,
+    /// Methods whose linear and cluster predictions a dense CRF refines, in rows of their own: e.g. `["none"]`.
+    pub crf: Vec<String>,
     /// Images in the report's gallery.
     pub gallery: usize,
 }
 
 impl Default for EvalConfig {
     fn default() -> Self {
-        Self { protocol: Protocol::default(), hungarian: Matching::default(), bootstrap: 1000, gallery: 6 }
+        Self {
+            protocol: Protocol::default(),
+            hungarian: Matching::default(),
+            interval: IntervalMethod::default(),
+            bootstrap: 1000,
+            boundary_iou: false,
+            crf: Vec::new(),
+            gallery: 6,
+        }
     }
 }
 
@@ -326,9 +405,28 @@ impl SweepConfig {
         toml::to_string(self).context("writing the configuration as TOML")
     }
 
+    fn check_methods(&self) -> Result<()> {
+        let methods = &self.reduce.methods;
+        if cfg!(not(feature = "hnne")) && methods.iter().any(|method| method == "hnne") {
+            return Err(usage(
+                "reduce.methods: hnne is not in this build; build it with --features hnne (its authors allow no \
+                 commercial use of re-implementations, and this is one)",
+            ));
+        }
+        known("reduce.methods", methods, &["none", "pca", "rp", "rp-sparse", "umap", "hnne"])?;
+        match self.eval.crf.iter().find(|method| !methods.contains(method)) {
+            Some(method) => Err(usage(format!(
+                "eval.crf: \"{method}\" is none of reduce.methods, which are {}",
+                methods.join(", ")
+            ))),
+            None => Ok(()),
+        }
+    }
+
     fn check(&self) -> Result<()> {
-        known("reduce.methods", &self.reduce.methods, &["none", "pca", "rp", "rp-sparse"])?;
-        known("probe.probes", &self.probe.probes, &["linear", "cluster"])?;
+        self.check_methods()?;
+        known("probe.probes", &self.probe.probes, &Kind::ALL.map(Kind::name))?;
+        self.probe.closed_form().check().context("probe")?;
         check_schedule(self.probe.steps, self.probe.batch_size, self.probe.learning_rate)?;
         if self.eval.bootstrap == 0 {
             return Err(usage("eval.bootstrap must be at least 1 resample, got 0"));
@@ -419,6 +517,10 @@ mod tests {
             ("probe.seeds=[]", "probe.seeds"),
             ("eval.bootstrap=0", "eval.bootstrap"),
             ("reduce.dims=[0]", "at least 1"),
+            ("eval.crf=[\"umap\"]", "umap"),
+            ("eval.interval=\"guess\"", "guess"),
+            ("probe.knn_k=0", "knn_k"),
+            ("probe.ridge_lambdas=[-1.0]", "ridge_lambdas"),
             ("probe.steps", "key=value"),
         ] {
             let error = SweepConfig::parse(MINIMAL, &[item.into()]).unwrap_err();

@@ -1,4 +1,5 @@
-//! Run records on disk: `runs/<key>.json` (scores) and `runs/<key>.safetensors` (the probe's weights).
+//! Run records on disk: `runs/<key>.json` (scores), `runs/<key>.safetensors` (the probe's weights, if it has some) and
+//! `runs/<key>.counts.zst` (the confusion counts of every image, which comparisons between runs need).
 //!
 //! The key is a hash of everything that determines the scores, so a record that exists need not be computed again and a
 //! changed setting never finds an old one. Files appear whole: they are written beside their place and renamed.
@@ -7,11 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use ndarray::Array2;
+use probe::{BankProbe, ConfusionMatrix};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tensorfile::Tensor;
 
-use crate::stages::probe::Trained;
 use crate::study::RunRecord;
 
 /// First 16 hex digits of the SHA-256 of a value's JSON.
@@ -75,30 +77,80 @@ impl Records {
         (record.key == key).then_some(record)
     }
 
-    /// Stores weights first, then the record: the record's presence means that both are there.
-    pub(crate) fn put(&self, record: &RunRecord, probe: &Trained) -> Result<()> {
-        write_atomically(
-            &self.0.join(format!("{}.safetensors", record.key)),
-            &weights_to_bytes(record, probe)?,
-        )?;
+    fn weights(&self, key: &str) -> PathBuf {
+        self.0.join(format!("{key}.safetensors"))
+    }
+
+    fn counts_file(&self, key: &str) -> PathBuf {
+        self.0.join(format!("{key}.counts.zst"))
+    }
+
+    /// Stores weights and counts first, then the record: the record's presence means that all are there.
+    ///
+    /// * `per_image`: counts of every image, `[c, m]` each.
+    pub(crate) fn put(
+        &self,
+        record: &RunRecord,
+        probe: Option<&BankProbe>,
+        per_image: &[ConfusionMatrix],
+    ) -> Result<()> {
+        if let Some(probe) = probe {
+            write_atomically(&self.weights(&record.key), &weights_to_bytes(record, probe)?)?;
+        }
+        write_atomically(&self.counts_file(&record.key), &counts_to_bytes(per_image)?)?;
         write_atomically(&self.json(&record.key), &serde_json::to_vec_pretty(record)?)
     }
 
     /// The trained probe of a finished run.
-    pub(crate) fn probe(&self, record: &RunRecord) -> Result<Trained> {
-        let path = self.0.join(format!("{}.safetensors", record.key));
+    pub(crate) fn probe(&self, record: &RunRecord) -> Result<BankProbe> {
+        let path = self.weights(&record.key);
         let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        weights_from_bytes(&bytes, &record.probe).with_context(|| format!("reading {}", path.display()))
+        weights_from_bytes(&bytes).with_context(|| format!("reading {}", path.display()))
+    }
+
+    /// The confusion counts of every image of a finished run, with classes in place of clusters.
+    pub(crate) fn counts(&self, record: &RunRecord) -> Result<Vec<ConfusionMatrix>> {
+        let path = self.counts_file(&record.key);
+        let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        counts_from_bytes(&bytes).with_context(|| format!("reading {}", path.display()))
     }
 }
 
-fn weights_to_bytes(record: &RunRecord, probe: &Trained) -> Result<Vec<u8>> {
+/// `[n, c, m]` numbers of 32 bits in a compressed safetensors file: nearly all of them are 0.
+fn counts_to_bytes(per_image: &[ConfusionMatrix]) -> Result<Vec<u8>> {
+    let (c, m) = per_image.first().map_or((0, 0), |image| image.counts().dim());
+    let pixels = per_image.iter().flat_map(|image| image.counts().iter().copied().collect::<Vec<_>>());
+    let pixels = pixels.map(u32::try_from).collect::<Result<Vec<_>, _>>().context("pixels of an image")?;
+    let shape = [per_image.len(), c, m];
+    let tensor =
+        Tensor::new("counts", safetensors::Dtype::U32, &shape, pixels.iter().map(|n| n.to_le_bytes()));
+    let file = tensorfile::to_bytes(&[tensor], &std::collections::BTreeMap::new())?;
+    Ok(zstd::encode_all(file.as_slice(), 3)?)
+}
+
+fn counts_from_bytes(bytes: &[u8]) -> Result<Vec<ConfusionMatrix>> {
+    let file = zstd::decode_all(bytes)?;
+    let file = safetensors::SafeTensors::deserialize(&file)?;
+    let tensor = file.tensor("counts")?;
+    let &[_, c, m] = tensor.shape() else {
+        anyhow::bail!("counts have {} axes, expected 3", tensor.shape().len())
+    };
+    let (numbers, _) = tensor.data().as_chunks::<4>();
+    let images = numbers.chunks_exact((c * m).max(1));
+    let image = |pixels: &[[u8; 4]]| -> Result<ConfusionMatrix> {
+        let pixels = pixels.iter().map(|n| u64::from(u32::from_le_bytes(*n))).collect();
+        Ok(ConfusionMatrix::from_counts(Array2::from_shape_vec((c, m), pixels)?))
+    };
+    images.map(image).collect()
+}
+
+fn weights_to_bytes(record: &RunRecord, probe: &BankProbe) -> Result<Vec<u8>> {
     let tensors = match probe {
-        Trained::Linear(p) => vec![
+        BankProbe::Linear(p) => vec![
             Tensor::f32("weight", p.weight.shape(), &p.weight),
             Tensor::f32("bias", p.bias.shape(), &p.bias),
         ],
-        Trained::Cluster(p) => vec![Tensor::f32("centres", p.centres.shape(), &p.centres)],
+        BankProbe::Cluster(p) => vec![Tensor::f32("centres", p.centres.shape(), &p.centres)],
     };
     let metadata = [
         ("format", "featlab-probe".to_owned()),
@@ -113,7 +165,7 @@ fn weights_to_bytes(record: &RunRecord, probe: &Trained) -> Result<Vec<u8>> {
     Ok(tensorfile::to_bytes(&tensors, &metadata)?)
 }
 
-fn weights_from_bytes(bytes: &[u8], kind: &str) -> Result<Trained> {
+fn weights_from_bytes(bytes: &[u8]) -> Result<BankProbe> {
     let file = safetensors::SafeTensors::deserialize(bytes)?;
     let values = |name: &str| -> Result<(Vec<usize>, Vec<f32>)> {
         let tensor = file.tensor(name)?;
@@ -126,11 +178,12 @@ fn weights_from_bytes(bytes: &[u8], kind: &str) -> Result<Trained> {
         anyhow::ensure!(shape.len() == 2, "tensor {name} has {} axes, expected 2", shape.len());
         Ok(ndarray::Array2::from_shape_vec((shape[0], shape[1]), floats)?)
     };
-    Ok(match kind {
-        "linear" => {
-            Trained::Linear(probe::LinearProbe { weight: matrix("weight")?, bias: values("bias")?.1.into() })
-        }
-        _ => Trained::Cluster(probe::ClusterProbe { centres: matrix("centres")? }),
+    Ok(match file.tensor("centres") {
+        Err(_) => BankProbe::Linear(probe::LinearProbe {
+            weight: matrix("weight")?,
+            bias: values("bias")?.1.into(),
+        }),
+        Ok(_) => BankProbe::Cluster(probe::ClusterProbe { centres: matrix("centres")? }),
     })
 }
 
@@ -146,6 +199,14 @@ mod tests {
         write_atomically(&path, b"22").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"22");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn counts_come_back() {
+        let image = |i: u64| ConfusionMatrix::from_counts(ndarray::array![[i, 0, 70_000], [0, 5, 6]]);
+        let images = [image(1), image(2)];
+        assert_eq!(counts_from_bytes(&counts_to_bytes(&images).unwrap()).unwrap(), images);
+        assert!(counts_from_bytes(b"damaged").is_err());
     }
 
     #[test]

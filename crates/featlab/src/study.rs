@@ -26,11 +26,11 @@ pub(crate) struct RunRecord {
     pub cache_id: String,
     /// Id of the cache that the reducer and the probe were trained on.
     pub train_cache_id: String,
-    /// `none` (all features), `pca`, `rp`, `rp-sparse`.
+    /// `none` (all features), `pca`, `rp`, `rp-sparse`, `umap`, `hnne`.
     pub method: String,
     /// Dimensions `k` that the probe saw.
     pub dim: usize,
-    /// `linear` or `cluster`.
+    /// `linear`, `cluster`, `knn`, `ridge`, `kmeans`.
     pub probe: String,
     /// Seed of the probe's initial weights (and of a random projection).
     pub seed: u64,
@@ -38,7 +38,7 @@ pub(crate) struct RunRecord {
     pub protocol: String,
     /// Whether a dense CRF refined the predictions.
     pub crf: bool,
-    /// Training steps of the probe.
+    /// Gradient steps of the probe; 0 for one that takes none.
     pub steps: usize,
     /// Mean IoU over the classes that occur.
     #[serde(deserialize_with = "number_or_nan")]
@@ -46,7 +46,7 @@ pub(crate) struct RunRecord {
     /// Pixel accuracy.
     #[serde(deserialize_with = "number_or_nan")]
     pub accuracy: f64,
-    /// Lower end of the 95 % bootstrap interval of `miou` over images.
+    /// Lower end of the 95 % interval of `miou` over images.
     #[serde(deserialize_with = "number_or_nan")]
     pub miou_lo: f64,
     /// Upper end of that interval.
@@ -160,7 +160,7 @@ pub(crate) struct Comparison {
     /// Two-sided p that a difference as large comes about if there is none.
     #[serde(default)]
     pub p: Option<f64>,
-    /// How the interval and p were found, e.g. `paired bootstrap over 96 images`.
+    /// How the interval and p were found, e.g. `jackknife and random swaps over 96 images, 3 seeds`.
     #[serde(default)]
     pub test: String,
 }
@@ -186,6 +186,9 @@ pub(crate) struct Study {
     pub images: (usize, usize),
     /// Evaluation protocol.
     pub protocol: String,
+    /// How the intervals beside scores were made, e.g. `jackknife`; empty for percentiles of redrawn scores.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub interval: String,
     /// Inputs that were skipped, with the reason.
     pub skipped: Vec<(String, String)>,
     /// One record per cell of the sweep, in plan order.

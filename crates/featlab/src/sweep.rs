@@ -4,6 +4,9 @@
 //! Everything lives below one folder: `features/` (caches), `projections/` (reducers), `runs/` (records), `figures/`,
 //! `results.*`, `report.html`, `config.toml`. Killing the process loses at most the shard or the probe in work.
 
+mod comparisons;
+mod geometry;
+mod grid;
 mod reducers;
 
 use std::collections::BTreeMap;
@@ -18,7 +21,7 @@ use serde::Serialize;
 use reducers::Reducers;
 
 use crate::Context;
-use crate::bench::{Bench, Cell, FailedCell, ReducerId, publish};
+use crate::bench::{Bench, Cell, FailedCell, Inputs, ReducerId, publish};
 use crate::config::{Protocol, SweepConfig};
 use crate::exit::{Status, usage};
 use crate::progress::duration;
@@ -26,9 +29,9 @@ use crate::records::{Records, check_local, write_atomically};
 use crate::sources;
 use crate::stages::extract::Forward;
 use crate::stages::features::Features;
-use crate::stages::probe::{Clock, Kind, Settings};
-use crate::stages::{extract, gallery};
-use crate::study::{RunRecord, StageCost, Study, VarianceCurve};
+use crate::stages::probe::{Clock, Settings};
+use crate::stages::{crf, extract, gallery};
+use crate::study::{Comparison, RunRecord, StageCost, Study, VarianceCurve};
 
 /// A configuration with everything looked up that does not need computing.
 pub(crate) struct Sweep {
@@ -134,7 +137,16 @@ impl Sweep {
     ) -> Result<Vec<FailedCell>> {
         let mut moments = None;
         let fit = |id: &ReducerId| reducers.get(id, Some(train), &mut moments);
-        bench.run(pending, (train, val), fit, records, costs, reducers.context)
+        let transform = self.job(&*self.val, false)?.forward.transform;
+        let pictures = |id: &str| crf::picture(&*self.val, &transform, id);
+        let inputs = Inputs { train, val, pictures: Some(&pictures) };
+        let failures = bench.run(pending, &inputs, fit, records, costs, reducers.context)?;
+        if !self.is_other {
+            let clock = Clock::start();
+            self.measure(train, &mut moments, reducers.context)?;
+            costs.push(clock.stop("measure features", "spectrum, intrinsic dimension".to_owned()));
+        }
+        Ok(failures)
     }
 
     fn job<'a>(&'a self, dataset: &'a dyn Dataset, train: bool) -> Result<extract::Job<'a>> {
@@ -204,61 +216,14 @@ impl Sweep {
                 reset_step: probe.reset_probe_steps,
                 class_weights: probe.class_weights.clone(),
                 extra_clusters: probe.extra_clusters,
+                closed_form: probe.closed_form(),
                 hungarian: self.config.eval.hungarian,
-                bootstrap: self.config.eval.bootstrap,
+                interval: self.config.eval.interval,
+                resamples: self.config.eval.bootstrap,
+                boundary_iou: self.config.eval.boundary_iou,
             },
             memory: usize::try_from(crate::size_bytes(&self.config.how.memory).context("how.memory")?)?,
         })
-    }
-
-    /// The grid in the order in which it is run: by reducer, then dimension, then seed, then probe.
-    fn cells(&self, full_dim: usize) -> Result<Vec<Cell>> {
-        let reduce = &self.config.reduce;
-        let probes = self.config.probe.probes.iter().map(|p| Kind::parse(p)).collect::<Result<Vec<_>>>()?;
-        let mut cells: Vec<Cell> = Vec::new();
-        for method in &reduce.methods {
-            let mut dims: Vec<usize> = match method.as_str() {
-                "none" => vec![full_dim],
-                _ => reduce.dims.iter().map(|d| d.resolve(full_dim)).collect(),
-            };
-            dims.sort_unstable();
-            dims.dedup();
-            if let Some(too_many) = dims.iter().find(|k| **k > full_dim) {
-                return Err(usage(format!(
-                    "reduce.dims: {too_many} is more than the {full_dim} dimensions of the features"
-                )));
-            }
-            for dim in dims {
-                for &seed in &self.config.probe.seeds {
-                    let reducer = self.reducer_id(method, seed);
-                    for &probe in &probes {
-                        let cell = Cell { reducer: reducer.clone(), dim, probe, seed };
-                        if !cells.contains(&cell) {
-                            cells.push(cell);
-                        }
-                    }
-                }
-            }
-        }
-        // Random projections differ by seed: bring the cells of one projection together.
-        cells.sort_by_key(|c| {
-            (
-                self.config.reduce.methods.iter().position(|m| *m == c.reducer.method),
-                c.reducer.recipe.clone(),
-                c.dim,
-            )
-        });
-        Ok(cells)
-    }
-
-    fn reducer_id(&self, method: &str, seed: u64) -> ReducerId {
-        let scaler = &self.config.reduce.scaler;
-        let recipe = match method {
-            "none" => String::new(),
-            "pca" => format!("scaler {scaler}"),
-            _ => format!("scaler {scaler}, seed {}", self.config.reduce.seed + seed),
-        };
-        ReducerId { method: method.to_owned(), recipe }
     }
 
     /// What is there and what would be computed.
@@ -323,6 +288,7 @@ impl Sweep {
             features = Some(loaded.1);
         }
         let mut runs = recorded(&bench, &cells, &records)?;
+        let own = runs.len();
         let gallery = gallery::Job {
             out: &self.out,
             records: &records,
@@ -340,7 +306,11 @@ impl Sweep {
             failures.extend(failed);
         }
         let mut study = self.study(&bench, runs, gallery, (&train, &val), &reducers, config_toml)?;
-        self.account(&mut study, costs, pending.len(), started.elapsed().as_secs_f64(), context)?;
+        let before = std::fs::read(self.out.join("study.json")).ok();
+        let before: Option<Study> = before.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        study.comparisons = self.compared(&study.runs[..own], &records, before.as_ref())?;
+        let wall_s = started.elapsed().as_secs_f64();
+        account(&mut study, costs, (pending.len(), wall_s), before, context);
         let report = publish(&study, &self.out)?;
 
         let computed = train_images + val_images;
@@ -368,37 +338,26 @@ impl Sweep {
         Ok(Finished { study, report, status, failures })
     }
 
-    /// Puts the costs of this run into the study, or those of the run before if nothing was computed, and says what was read.
-    fn account(
+    /// Paired comparisons of this sweep's own runs; those of the sweep before, if the runs are the same.
+    fn compared(
         &self,
-        study: &mut Study,
-        costs: Vec<StageCost>,
-        probes: usize,
-        wall_s: f64,
-        context: &Context,
-    ) -> Result<()> {
-        if probes == 0 {
-            let before = std::fs::read(self.out.join("study.json")).ok();
-            let before = before.and_then(|bytes| serde_json::from_slice::<Study>(&bytes).ok());
-            if let Some(before) = before {
-                (study.stages, study.wall_s) = (before.stages, before.wall_s);
-            }
-            return Ok(());
+        runs: &[RunRecord],
+        records: &Records,
+        before: Option<&Study>,
+    ) -> Result<Vec<Comparison>> {
+        let keys = |runs: &[RunRecord]| runs.iter().map(|run| run.key.clone()).collect::<Vec<_>>();
+        let known = before.filter(|study| {
+            keys(runs) == keys(&study.runs[..runs.len().min(study.runs.len())])
+                && !study.comparisons.is_empty()
+        });
+        match known {
+            Some(before) => Ok(before.comparisons.clone()),
+            None => comparisons::comparisons(
+                runs,
+                records,
+                (self.config.eval.interval, self.config.eval.bootstrap),
+            ),
         }
-        let read: u64 = costs.iter().map(|cost| cost.bytes_read).sum();
-        let of = |name: &str| costs.iter().filter(|c| c.name == name).map(|c| c.wall_s).sum::<f64>();
-        context.reporter.say(format!(
-            "one pass: {:.1} MB of features read for {probes} probes; reading {:.1} s, reducers {:.1} s, training {:.1} s, \
-             scoring {:.1} s, extraction {:.1} s, in all {wall_s:.1} s",
-            read as f64 / 1e6,
-            of("read features"),
-            of("fit reducers"),
-            of("train probes"),
-            of("score probes"),
-            of("extract"),
-        ));
-        (study.stages, study.wall_s) = (costs, Some(wall_s));
-        Ok(())
     }
 
     fn announce(&self, context: &Context) {
@@ -485,15 +444,50 @@ impl Sweep {
             full_dim: bench.full_dim,
             images: (train.rows(), val.rows()),
             protocol: bench.protocol_name(),
+            interval: self.config.eval.interval.name().to_owned(),
             skipped,
             runs,
             variance,
             gallery,
             config,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            versions: vec![
+                ("instruction set".into(), kernels::Level::current().name().to_owned()),
+                ("system".into(), format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
+            ],
+            geometry: self.geometry(&train.manifest().cache_id),
             ..Study::default()
         })
     }
+}
+
+/// Puts the costs of this run into the study, or those of the run before if nothing was computed, and says what was read.
+fn account(
+    study: &mut Study,
+    costs: Vec<StageCost>,
+    (probes, wall_s): (usize, f64),
+    before: Option<Study>,
+    context: &Context,
+) {
+    if probes == 0 {
+        if let Some(before) = before {
+            (study.stages, study.wall_s) = (before.stages, before.wall_s);
+        }
+        return;
+    }
+    let read: u64 = costs.iter().map(|cost| cost.bytes_read).sum();
+    let of = |name: &str| costs.iter().filter(|c| c.name == name).map(|c| c.wall_s).sum::<f64>();
+    context.reporter.say(format!(
+        "one pass: {:.1} MB of features read for {probes} probes; reading {:.1} s, reducers {:.1} s, training {:.1} s, \
+         scoring {:.1} s, extraction {:.1} s, in all {wall_s:.1} s",
+        read as f64 / 1e6,
+        of("read features"),
+        of("fit reducers"),
+        of("train probes"),
+        of("score probes"),
+        of("extract"),
+    ));
+    (study.stages, study.wall_s) = (costs, Some(wall_s));
 }
 
 /// The records of the cells that have one, in order.

@@ -102,7 +102,7 @@ pub struct ProbeArgs {
     /// Target dimensions; "full" is the reducer's largest
     #[arg(long, value_delimiter = ',', default_value = "full", requires = "reducer")]
     pub dims: Vec<String>,
-    /// Probes: linear, cluster
+    /// Probes: linear, cluster, knn, ridge, kmeans
     #[arg(long, value_delimiter = ',', default_value = "linear,cluster")]
     pub probe: Vec<String>,
     /// Seeds, one run each
@@ -132,6 +132,24 @@ pub struct ProbeArgs {
     /// Clusters beyond the number of classes
     #[arg(long, default_value_t = 0)]
     pub extra_clusters: usize,
+    /// Neighbours that vote in a k-NN probe
+    #[arg(long, default_value_t = 20)]
+    pub knn_k: usize,
+    /// Temperature of a neighbour's vote exp(cos / T)
+    #[arg(long, default_value_t = 0.07)]
+    pub knn_temperature: f64,
+    /// Labelled training tokens among which neighbours are looked for
+    #[arg(long, default_value_t = 10_000)]
+    pub knn_tokens: usize,
+    /// Starts of k-means, of which the best counts
+    #[arg(long, default_value_t = 10)]
+    pub kmeans_restarts: usize,
+    /// Training tokens that k-means sees
+    #[arg(long, default_value_t = 20_000)]
+    pub kmeans_tokens: usize,
+    /// Also count the IoU of pixels near edges
+    #[arg(long)]
+    pub boundary_iou: bool,
     /// Images whose labels match clusters to classes: eval (as published) or train
     #[arg(long, default_value = "eval")]
     pub hungarian: String,

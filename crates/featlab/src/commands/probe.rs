@@ -6,14 +6,14 @@ use featcache::Cache;
 use sha2::{Digest, Sha256};
 
 use crate::Context;
-use crate::bench::{Bench, Cell, ReducerId, publish};
+use crate::bench::{Bench, Cell, Inputs, ReducerId, publish};
 use crate::cli::ProbeArgs;
 use crate::config::{Protocol, check_schedule};
 use crate::dim::Dim;
 use crate::exit::{Status, integrity, usage};
 use crate::records::{Records, check_local};
 use crate::stages::features::Features;
-use crate::stages::probe::{ClassWeights, Kind, Settings};
+use crate::stages::probe::{ClassWeights, ClosedForm, IntervalMethod, Kind, Settings};
 use crate::study::Study;
 use crate::sweep::Finished;
 
@@ -33,8 +33,8 @@ pub(crate) fn run(args: ProbeArgs, context: &Context) -> Result<Status> {
     } else {
         let train = Features::load(train.clone(), "training features", context)?;
         let val = Features::load(val.clone(), "validation features", context)?;
-        failures =
-            bench.run(&pending, (&train, &val), |_| Ok(reducer.clone()), &records, &mut costs, context)?;
+        let inputs = Inputs { train: &train, val: &val, pictures: None };
+        failures = bench.run(&pending, &inputs, |_| Ok(reducer.clone()), &records, &mut costs, context)?;
     }
     let mut runs = Vec::with_capacity(cells.len());
     for cell in &cells {
@@ -50,6 +50,7 @@ pub(crate) fn run(args: ProbeArgs, context: &Context) -> Result<Status> {
         full_dim: bench.full_dim,
         images: (train.rows(), val.rows()),
         protocol: bench.protocol_name(),
+        interval: bench.settings.interval.name().to_owned(),
         skipped: Vec::new(),
         runs,
         variance: None,
@@ -66,7 +67,7 @@ pub(crate) fn run(args: ProbeArgs, context: &Context) -> Result<Status> {
 fn reducer(args: &ProbeArgs, train: &Cache) -> Result<(ReducerId, Reducer)> {
     let dim = train.layout().dim;
     let Some(path) = &args.reducer else {
-        let id = ReducerId { method: "none".into(), recipe: String::new() };
+        let id = ReducerId { method: "none".into(), recipe: String::new(), seed: 0, dim: None };
         return Ok((id, Reducer::Identity(dimred::Identity::new(dim))));
     };
     let bytes =
@@ -89,7 +90,7 @@ fn reducer(args: &ProbeArgs, train: &Cache) -> Result<(ReducerId, Reducer)> {
         )));
     }
     let recipe = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((ReducerId { method: reducer.method().to_owned(), recipe }, reducer))
+    Ok((ReducerId { method: reducer.method().to_owned(), recipe, seed: 0, dim: None }, reducer))
 }
 
 fn bench(args: &ProbeArgs, train: &Cache, val: &Cache) -> Result<Bench> {
@@ -125,11 +126,27 @@ fn bench(args: &ProbeArgs, train: &Cache, val: &Cache) -> Result<Bench> {
             reset_step: args.reset_probe_steps,
             class_weights: ClassWeights::Named(args.class_weights.clone()),
             extra_clusters: args.extra_clusters,
+            closed_form: closed_form(args)?,
             hungarian: args.hungarian.parse()?,
-            bootstrap: 1000,
+            interval: IntervalMethod::default(),
+            resamples: 1000,
+            boundary_iou: args.boundary_iou,
         },
         memory: usize::try_from(crate::size_bytes(&args.memory).context("--memory")?)?,
     })
+}
+
+fn closed_form(args: &ProbeArgs) -> Result<ClosedForm> {
+    let closed = ClosedForm {
+        knn_k: args.knn_k,
+        knn_temperature: args.knn_temperature,
+        knn_tokens: args.knn_tokens,
+        kmeans_restarts: args.kmeans_restarts,
+        kmeans_tokens: args.kmeans_tokens,
+        ..ClosedForm::default()
+    };
+    closed.check()?;
+    Ok(closed)
 }
 
 fn cells(args: &ProbeArgs, id: &ReducerId, reducer: &Reducer) -> Result<Vec<Cell>> {
@@ -143,7 +160,7 @@ fn cells(args: &ProbeArgs, id: &ReducerId, reducer: &Reducer) -> Result<Vec<Cell
         }
         for &seed in &args.seeds {
             for &probe in &kinds {
-                let cell = Cell { reducer: id.clone(), dim, probe, seed };
+                let cell = Cell { reducer: id.clone(), dim, probe, seed, crf: false };
                 if !cells.contains(&cell) {
                     cells.push(cell);
                 }

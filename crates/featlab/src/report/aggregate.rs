@@ -1,7 +1,7 @@
 //! From runs to rows: mean and standard deviation over the seeds of one setting.
 //!
 //! A setting is (backbone, method, dim, probe, CRF or not). The standard deviation is the sample's (`n - 1` below the line) and
-//! there is none for one seed. A row's interval is the mean of its seeds' bootstrap intervals: it says what another
+//! there is none for one seed. A row's interval is the mean of its seeds' intervals: it says what another
 //! sample of images could have given, where the standard deviation says what another seed could have given.
 //! Baseline rows come first, then methods and probes in plan order, refined ones after plain ones, dimensions ascending.
 
@@ -19,11 +19,11 @@ pub(crate) struct SummaryRow {
     pub(crate) backbone: String,
     /// Whether that is another backbone than the study's, beside which it stands for comparison.
     pub(crate) compared: bool,
-    /// `none`, `pca`, `rp`, `rp-sparse`.
+    /// `none`, `pca`, `rp`, `rp-sparse`, `umap`, `hnne`.
     pub(crate) method: String,
     /// Dimensions `k` that the probe saw.
     pub(crate) dim: usize,
-    /// `linear` or `cluster`.
+    /// `linear`, `cluster`, `knn`, `ridge`, `kmeans`.
     pub(crate) probe: String,
     /// Whether a dense CRF refined the predictions.
     pub(crate) crf: bool,

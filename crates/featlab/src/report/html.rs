@@ -16,7 +16,7 @@ use super::figure::{Figure, Section, figures};
 use super::gallery::gallery;
 use super::study_tables::{kept, published, training, with_crf};
 use super::svg::escape;
-use super::table::{facts, interval, percent, with_spread};
+use super::table::{facts, interval, intervals, percent, with_spread};
 use crate::study::Study;
 
 /// What a browser lets the page do: be styled, run the script inside, show pictures inside. It can load nothing and send nothing.
@@ -33,7 +33,7 @@ const ABREAST: usize = 3;
 pub(crate) fn html(study: &Study, root: &Path) -> Result<String> {
     let grid = Grid::of(study);
     let figures = figures(study);
-    let results = kept(&grid) + &score_figures(study, &figures) + &results(&grid);
+    let results = kept(&grid) + &score_figures(study, &figures) + &results(&grid, &intervals(study));
     let sections = [
         ("results", "Results", results + &with_crf(study, &grid) + &further_scores(&grid)),
         ("comparisons", "Paired comparisons", comparisons(study)),
@@ -117,7 +117,7 @@ fn framed(figures: &[Figure], section: Section) -> String {
     .collect()
 }
 
-fn results(grid: &Grid) -> String {
+fn results(grid: &Grid, intervals: &str) -> String {
     if grid.lines.is_empty() {
         return "<p>No run is finished yet.</p>\n".to_owned();
     }
@@ -125,7 +125,7 @@ fn results(grid: &Grid) -> String {
     let tables: String = probes.chunks(ABREAST).map(|probes| results_table(grid, probes)).collect();
     let seeds = if grid.has_seeds() { " ± is the standard deviation over seeds." } else { "" };
     format!(
-        "{tables}<p class=\"caption\">Best value of each column in bold. Intervals are 95 % bootstrap intervals over images, \
+        "{tables}<p class=\"caption\">Best value of each column in bold. Each is a 95 % {intervals} over images, \
          averaged over seeds.{seeds}<span class=\"scripted\"> Click a heading to sort.</span></p>\n"
     )
 }
@@ -318,14 +318,14 @@ mod tests {
                 more.into_iter().map(|run| crate::study::RunRecord { probe: name.to_owned(), ..run }),
             );
         }
-        assert_eq!(results(&Grid::of(&study)).matches("<table").count(), 2);
+        assert_eq!(results(&Grid::of(&study), "interval").matches("<table").count(), 2);
     }
 
     #[test]
     fn best_of_each_column_is_marked() {
         let text = page(&sample::study());
         assert!(text.contains("<td class=\"best\""));
-        let bests = results(&Grid::of(&sample::study())).matches("class=\"best\"").count();
+        let bests = results(&Grid::of(&sample::study()), "interval").matches("class=\"best\"").count();
         assert_eq!(bests, 4);
     }
 

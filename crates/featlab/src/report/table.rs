@@ -59,8 +59,14 @@ pub(crate) fn text_table(study: &Study, color: bool) -> String {
         block(&mut out, &grid, first..(first + ABREAST).min(grid.probes.len()), paint);
     }
     let spread = if grid.has_seeds() { "± standard deviation over seeds; " } else { "" };
-    push_line(&mut out, &paint.on(FAINT, &format!("{spread}[ ] 95 % bootstrap interval over images")));
+    push_line(&mut out, &paint.on(FAINT, &format!("{spread}[ ] 95 % {} over images", intervals(study))));
     out
+}
+
+/// What the intervals of a study are called.
+pub(super) fn intervals(study: &Study) -> String {
+    // Before there was a choice, all were percentiles of redrawn scores.
+    format!("{} interval", if study.interval.is_empty() { "percentile bootstrap" } else { &study.interval })
 }
 
 /// Puts colour on, or not.

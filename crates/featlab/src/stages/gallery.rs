@@ -16,6 +16,7 @@ use segment::{Palette, colourise, percentile_ranges, rgb_from_components};
 
 use crate::Context;
 use crate::records::{Records, key_of, write_atomically};
+use crate::stages::crf::picture;
 use crate::stages::features::Features;
 use crate::stages::refine::refined;
 use crate::study::{GalleryItem, RunRecord};
@@ -123,9 +124,7 @@ impl Job<'_> {
 
     /// The network's input as pixels.
     fn input(&self, image_id: &str) -> Result<Array3<u8>> {
-        let i = (0..self.dataset.len()).find(|&i| self.dataset.id(i) == image_id);
-        let i = i.with_context(|| format!("image {image_id} is in the cache but not in the data set"))?;
-        Ok(self.transform.image_u8(&self.dataset.load(i)?)?)
+        picture(self.dataset, self.transform, image_id)
     }
 }
 

@@ -1,13 +1,14 @@
 //! The stages of the line, one file each: artifact in, artifact out.
 //!
 //! `extract` (images → cache) · `features` (cache → memory) · `reduce` and `layout` (features → reducer file) · `sources` (features through
-//! reducers) · `probe` (sources → scored probes) · `refine` (a probe and a dense CRF) · `gallery` (probes → pictures). A stage never calls
+//! reducers) · `probe` (sources → scored probes) · `refine` (a probe and a dense CRF, on one image) · `crf` (the same, scored) · `gallery` (probes → pictures). A stage never calls
 //! a later one.
 //! Beside the line: `classify` (class folder → image features) · `attention` (images → attention maps).
 
 pub(crate) mod attention;
 mod bank_file;
 pub(crate) mod classify;
+pub(crate) mod crf;
 pub(crate) mod extract;
 pub(crate) mod features;
 pub(crate) mod gallery;

@@ -7,11 +7,9 @@
 
 use anyhow::{Context as _, Result};
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis};
-use probe::Probe as _;
+use probe::{BankProbe, Probe as _};
 use resample::{Align, Mode, Taps, resize};
 use segment::DenseCrf;
-
-use crate::stages::probe::Trained;
 
 /// The original's factor before the softmax over cosines.
 const SHARPNESS: f32 = 2.0;
@@ -26,7 +24,7 @@ const SHORTEST: f32 = 1e-12;
 /// # Errors
 /// If picture or tokens do not fit together.
 pub(crate) fn refined(
-    probe: &Trained,
+    probe: &BankProbe,
     tokens: ArrayView2<'_, f32>,
     grid: (usize, usize),
     image: ArrayView3<'_, u8>,
@@ -38,7 +36,7 @@ pub(crate) fn refined(
 
 /// Probabilities of classes or clusters, `[k, h, w]`.
 fn probabilities(
-    probe: &Trained,
+    probe: &BankProbe,
     tokens: ArrayView2<'_, f32>,
     grid: (usize, usize),
     size: (usize, usize),
@@ -49,7 +47,7 @@ fn probabilities(
     let planes = planes.with_context(|| format!("{} tokens on a grid of {grid:?}", tokens.nrows()))?;
     let (rows, cols) = (taps(grid.0, size.0), taps(grid.1, size.1));
     let mut scores = resize(planes.view(), &rows, &cols)?; // [k, h, w]
-    if let Trained::Cluster(_) = probe {
+    if let BankProbe::Cluster(_) = probe {
         let factors = lengths(tokens, grid, (&rows, &cols)).mapv(|length| SHARPNESS / length.max(SHORTEST));
         scores *= &factors; // [k, h, w] by [h, w]
     }
@@ -168,7 +166,7 @@ mod tests {
         let weight = Array2::from_shape_fn((3, 5), |(i, j)| ((i * 5 + j) as f32).cos());
         let bias = Array1::from(vec![0.1, -0.2, 0.3]);
         let expected = softmax_rows(&(large.dot(&weight.t()) + &bias));
-        let linear = Trained::Linear(LinearProbe { weight: weight.clone(), bias });
+        let linear = BankProbe::Linear(LinearProbe { weight: weight.clone(), bias });
         assert!(close(&probabilities(&linear, tokens.view(), GRID, SIZE).unwrap(), &expected));
 
         let unit = |m: &Array2<f32>| {
@@ -177,13 +175,13 @@ mod tests {
             m
         };
         let expected = softmax_rows(&(2.0 * unit(&large).dot(&unit(&weight).t())));
-        let cluster = Trained::Cluster(ClusterProbe { centres: weight });
+        let cluster = BankProbe::Cluster(ClusterProbe { centres: weight });
         assert!(close(&probabilities(&cluster, tokens.view(), GRID, SIZE).unwrap(), &expected));
     }
 
     #[test]
     fn a_token_of_no_length_leaves_numbers() {
-        let cluster = Trained::Cluster(ClusterProbe { centres: Array2::eye(5) });
+        let cluster = BankProbe::Cluster(ClusterProbe { centres: Array2::eye(5) });
         let likely = probabilities(&cluster, Array2::zeros((12, 5)).view(), GRID, SIZE).unwrap();
         assert!(likely.iter().all(|p| (p - 0.2).abs() < 1e-6));
     }
@@ -192,7 +190,7 @@ mod tests {
     fn edges_of_the_picture_win_over_those_of_the_grid() {
         // Two patches side by side, but the picture changes at three eighths.
         let image = Array3::from_shape_fn((8, 16, 3), |(_, x, _)| if x < 6 { 250 } else { 5 });
-        let linear = Trained::Linear(LinearProbe { weight: Array2::eye(2), bias: Array1::zeros(2) });
+        let linear = BankProbe::Linear(LinearProbe { weight: Array2::eye(2), bias: Array1::zeros(2) });
         let tokens = ndarray::array![[2.0, 0.0], [0.0, 2.0]];
         let plain = linear.predict(tokens.view(), (1, 2), (8, 16));
         let refined = refined(&linear, tokens.view(), (1, 2), image.view()).unwrap();
@@ -208,7 +206,7 @@ mod tests {
 
     #[test]
     fn other_grids_are_refused() {
-        let linear = Trained::Linear(LinearProbe { weight: Array2::eye(2), bias: Array1::zeros(2) });
+        let linear = BankProbe::Linear(LinearProbe { weight: Array2::eye(2), bias: Array1::zeros(2) });
         let error = probabilities(&linear, Array2::zeros((3, 2)).view(), (2, 2), SIZE).unwrap_err();
         assert!(error.to_string().contains("3 tokens on a grid of (2, 2)"), "{error}");
     }

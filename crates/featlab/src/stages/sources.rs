@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dimred::{Map, Projection};
+use dimred::{Affine, Map, Projection};
 use kernels::{Epilogue, Level, PackedLinear, one_thread};
 use ndarray::{Array2, ArrayView2, Axis};
 use probe::{BankBatch, BankSet, FetchError};
@@ -20,6 +20,16 @@ pub(crate) struct Sources<'a> {
     features: &'a Features,
     sources: Vec<Source>,
     room: AtomicUsize,
+}
+
+/// What a source's rows are of the features'.
+pub(crate) enum Kinship<'a> {
+    /// They are the same.
+    Same,
+    /// Each is an affine map of one, whatever is beside it.
+    Affine(&'a Affine),
+    /// Something else.
+    Other,
 }
 
 struct Source {
@@ -48,6 +58,22 @@ impl<'a> Sources<'a> {
             Source { map, dim, layer, kept }
         };
         Self { features, sources: maps.into_iter().map(source).collect(), room: AtomicUsize::new(memory) }
+    }
+
+    /// What is projected.
+    pub(crate) fn features(&self) -> &Features {
+        self.features
+    }
+
+    /// How a source comes from the features.
+    pub(crate) fn kinship(&self, source: usize) -> Kinship<'_> {
+        match &self.sources[source].map {
+            None => Kinship::Same,
+            Some(map) => match map.affine().filter(|affine| !affine.is_batch_scaled()) {
+                Some(affine) => Kinship::Affine(affine),
+                None => Kinship::Other,
+            },
+        }
     }
 
     /// Id of the image that labelled row `i` shows.

@@ -12,6 +12,7 @@ use crate::bench::ReducerId;
 use crate::exit::usage;
 use crate::records::{key_of, write_atomically};
 use crate::stages::features::Features;
+use crate::stages::layout::{LayoutJob, LayoutMethod, Sample};
 use crate::stages::reduce;
 
 /// Reducers fitted on the training cache, kept as files below `projections/`.
@@ -40,24 +41,45 @@ impl Reducers<'_> {
             return Reducer::load(&path)
                 .with_context(|| format!("reading {}; delete it to fit it again", path.display()));
         }
-        let scaler: Scaler = self.sweep.config.reduce.scaler.parse().map_err(|e| usage(format!("{e}")))?;
-        let seed = self.seed(id);
-        let max_dim = self.cache.layout().dim;
-        let job = reduce::Job { method: id.method.clone(), scaler, seed, max_dim };
-        if let (true, None, Some(features)) = (job.needs_moments(), &moments, features) {
-            *moments = Some(features.moments(self.context)?);
-        }
-        let reducer = job.fit(self.cache, moments, self.context)?;
+        let reducer = match self.sweep.config.reduce.layout(&id.method) {
+            Some(method) => self.fit_layout(id, method)?,
+            None => self.fit(id, features, moments)?,
+        };
         if !matches!(reducer, Reducer::Identity(_)) {
             write_atomically(&path, &reducer.to_bytes(&reduce::Job::provenance(self.cache))?)?;
         }
         Ok(reducer)
     }
 
-    fn seed(&self, id: &ReducerId) -> u64 {
-        let seeds = &self.sweep.config.probe.seeds;
-        let seed = seeds.iter().find(|&&seed| self.sweep.reducer_id(&id.method, seed) == *id);
-        self.sweep.config.reduce.seed + seed.copied().unwrap_or_default()
+    fn scaler(&self) -> Result<Scaler> {
+        self.sweep.config.reduce.scaler.parse().map_err(|e| usage(format!("{e}")))
+    }
+
+    fn fit(
+        &self,
+        id: &ReducerId,
+        features: Option<&Features>,
+        moments: &mut Option<Moments>,
+    ) -> Result<Reducer> {
+        let max_dim = self.cache.layout().dim;
+        let job = reduce::Job { method: id.method.clone(), scaler: self.scaler()?, seed: id.seed, max_dim };
+        if let (true, None, Some(features)) = (job.needs_moments(), &moments, features) {
+            *moments = Some(features.moments(self.context)?);
+        }
+        job.fit(self.cache, moments, self.context)
+    }
+
+    fn fit_layout(&self, id: &ReducerId, method: LayoutMethod) -> Result<Reducer> {
+        let reduce = &self.sweep.config.reduce;
+        let (images, tokens) = (reduce.layout_images, reduce.layout_tokens);
+        let job = LayoutJob {
+            sample: Sample { images, tokens, seed: id.seed },
+            dims: id.dim.context("a layout is fitted for one dimension")?,
+            scaler: self.scaler()?,
+            metric: reduce.metric.parse().map_err(|e| usage(format!("reduce.metric: {e}")))?,
+            method,
+        };
+        Ok(job.fit(self.cache, self.context)?.0)
     }
 
     /// The fitted PCA, if the sweep has one.
@@ -65,7 +87,7 @@ impl Reducers<'_> {
         if !self.sweep.config.reduce.methods.iter().any(|m| m == "pca") {
             return Ok(None);
         }
-        match self.get(&self.sweep.reducer_id("pca", 0), None, &mut None)? {
+        match self.get(&self.sweep.reducer_id("pca", 0, 0), None, &mut None)? {
             Reducer::Pca(pca) => Ok(Some(pca)),
             _ => Ok(None),
         }

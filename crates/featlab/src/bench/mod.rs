@@ -1,38 +1,50 @@
 //! Bench: two labelled caches (one to train on, one to score) and the grid of cells to be run on them.
 //!
-//! A [`Cell`] is one (method, dim, probe, seed). Its key hashes both cache ids, the reducer, the probe's settings and the
-//! protocol, so a cell whose record exists is done. All cells that are not done are trained together, in one bank. `sweep` and
-//! `probe` differ only in where their reducers come from.
+//! A [`Cell`] is one (method, dim, probe, seed), refined by a CRF or not. Its key hashes both cache ids, the reducer, the probe's
+//! settings and the protocol, so a cell whose record exists is done. All cells that are not done are trained together, in one
+//! bank; refined ones take the probes that their plain ones recorded. `sweep` and `probe` differ only in where their reducers
+//! come from.
+
+mod seen;
 
 use std::path::Path;
 use std::time::Instant;
 
-use ::probe::{BankCell, CellKind};
+use ::probe::BankCell;
 use anyhow::{Context as _, Result};
 use dataset::ClassTable;
-use dimred::{Map, Reducer};
+use dimred::Reducer;
 use featcache::Cache;
 use serde::Serialize;
 
+use seen::Seen;
+
 use crate::Context;
 use crate::config::Protocol;
-use crate::exit::{integrity, usage};
+use crate::exit::integrity;
 use crate::records::{Records, key_of};
+use crate::stages::crf;
 use crate::stages::features::Features;
 use crate::stages::probe::{self, Kind, Scored, Settings};
 use crate::stages::sources::Sources;
 use crate::study::{ClassScore, RunRecord, StageCost};
 
 /// Raised when the meaning of a run record changes, so that old ones are computed again.
-const RECORD_VERSION: u32 = 2;
+const RECORD_VERSION: u32 = 3;
 
 /// What identifies a fitted reducer: enough to tell two reductions of one cache apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct ReducerId {
-    /// `none`, `pca`, `rp`, `rp-sparse`.
+    /// `none`, `pca`, `rp`, `rp-sparse`, `umap`, `hnne`.
     pub(crate) method: String,
-    /// How it came about: scaler and seed, or the hash of the reducer file.
+    /// How it came about: scaler, seed and so on, or the hash of the reducer file.
     pub(crate) recipe: String,
+    /// The seed of that, if it takes one.
+    #[serde(skip)]
+    pub(crate) seed: u64,
+    /// The one dimension that it is fitted for, if it is.
+    #[serde(skip)]
+    pub(crate) dim: Option<usize>,
 }
 
 /// One probe on one projection.
@@ -42,6 +54,8 @@ pub(crate) struct Cell {
     pub(crate) dim: usize,
     pub(crate) probe: Kind,
     pub(crate) seed: u64,
+    /// Whether a dense CRF refines its predictions.
+    pub(crate) crf: bool,
 }
 
 /// What all cells have in common.
@@ -58,6 +72,15 @@ pub(crate) struct Bench {
     pub(crate) settings: Settings,
     /// Bytes of projected training features that are kept in memory; changes no number.
     pub(crate) memory: usize,
+}
+
+/// What cells are run on.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    pub(crate) train: &'a Features,
+    pub(crate) val: &'a Features,
+    /// The pixels that the network saw of a scored image, by its id, `[h, w, 3]`. Only refined cells need them.
+    pub(crate) pictures: Option<&'a crf::Pictures<'a>>,
 }
 
 /// A cell without a result.
@@ -78,91 +101,10 @@ impl FailedCell {
 impl Cell {
     /// The cell in words.
     pub(crate) fn name(&self) -> String {
-        let Self { reducer, dim, probe, seed } = self;
-        format!("{} {dim} {} seed {seed}", reducer.method, probe.name())
+        let Self { reducer, dim, probe, seed, crf } = self;
+        let crf = if *crf { " + crf" } else { "" };
+        format!("{}{crf} {dim} {} seed {seed}", reducer.method, probe.name())
     }
-}
-
-/// A reducer that was asked for.
-struct Fitted {
-    id: ReducerId,
-    /// What it is and which source shows it, or why there is none.
-    found: Result<(Reducer, usize), String>,
-}
-
-/// The reducers that cells need, as sources of a bank, and the cells as the bank knows them.
-#[derive(Default)]
-struct Seen {
-    reducers: Vec<Fitted>,
-    maps: Vec<Option<Map>>,
-    cells: Vec<Cell>,
-    bank: Vec<BankCell>,
-}
-
-impl Seen {
-    /// Adds a cell; its reducer is fitted when it is the first to need it.
-    fn add(
-        &mut self,
-        cell: &Cell,
-        all: &[&Cell],
-        fit: &mut impl FnMut(&ReducerId) -> Result<Reducer>,
-        outputs: (usize, usize),
-    ) -> Result<()> {
-        let known = self.reducers.iter().position(|fitted| fitted.id == cell.reducer);
-        let at = match known {
-            Some(at) => at,
-            None => {
-                let fitted = fit(&cell.reducer).and_then(|reducer| {
-                    let map = widest(&reducer, &cell.reducer, all)?;
-                    Ok((reducer, map))
-                });
-                let (found, error) = match fitted {
-                    Ok((reducer, map)) => {
-                        self.maps.push(map);
-                        (Ok((reducer, self.maps.len() - 1)), None)
-                    }
-                    Err(error) => (Err(crate::exit::one_line(&error)), Some(error)),
-                };
-                self.reducers.push(Fitted { id: cell.reducer.clone(), found });
-                if let Some(error) = error {
-                    return Err(error);
-                }
-                self.reducers.len() - 1
-            }
-        };
-        let (reducer, source) =
-            self.reducers[at].found.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))?;
-        let kind = match cell.probe {
-            Kind::Linear => CellKind::Linear,
-            Kind::Cluster => CellKind::Cluster(outputs.1),
-        };
-        let scale = match reducer.prefix_scale(cell.dim) {
-            Some(scale) => scale,
-            None => {
-                reducer.at(cell.dim).map_err(|e| usage(e.to_string()))?;
-                1.0
-            }
-        };
-        self.bank.push(BankCell { source: *source, dim: cell.dim, scale, kind, seed: cell.seed });
-        self.cells.push(cell.clone());
-        Ok(())
-    }
-}
-
-/// A reducer at the most dimensions that any cell asks of it. Where dimensions nest, the numbers are those of the reducer's
-/// widest map, so that they do not depend on which cells there are.
-fn widest(reducer: &Reducer, id: &ReducerId, cells: &[&Cell]) -> Result<Option<Map>> {
-    if matches!(reducer, Reducer::Identity(_)) {
-        return Ok(None);
-    }
-    let most = cells.iter().filter(|cell| cell.reducer == *id).map(|cell| cell.dim).max().unwrap_or(1);
-    let map = reducer.at(most).map_err(|e| usage(e.to_string()))?;
-    let nested = reducer.prefix_scale(most).is_some();
-    let widest = reducer.at(reducer.max_dim())?;
-    Ok(Some(match widest.affine() {
-        Some(affine) if nested => Map::Affine(affine.first(most)),
-        _ => map,
-    }))
 }
 
 impl Bench {
@@ -171,8 +113,8 @@ impl Bench {
         key_of(&(
             RECORD_VERSION,
             (&self.train_id, &self.val_id, self.protocol),
-            (&cell.reducer, cell.dim, cell.probe, cell.seed),
-            &self.settings,
+            (&cell.reducer, cell.dim, cell.probe, cell.seed, cell.crf),
+            self.settings.of(cell.probe),
         ))
     }
 
@@ -203,21 +145,19 @@ impl Bench {
     pub(crate) fn run(
         &self,
         cells: &[&Cell],
-        (train, val): (&Features, &Features),
+        inputs: &Inputs<'_>,
         mut reducer: impl FnMut(&ReducerId) -> Result<Reducer>,
         records: &Records,
         costs: &mut Vec<StageCost>,
         context: &Context,
     ) -> Result<Vec<FailedCell>> {
+        let Inputs { train, val, .. } = *inputs;
         self.check(train.cache(), val.cache())?;
-        let started = Instant::now();
         let mut failures = Vec::new();
         let clock = probe::Clock::start();
         let mut seen = Seen::default();
-        let classes = self.classes.names.len();
-        let outputs = (classes, classes + self.settings.extra_clusters);
         for &cell in cells {
-            if let Err(error) = seen.add(cell, cells, &mut reducer, outputs) {
+            if let Err(error) = seen.add(cell, cells, &mut reducer, self.settings.clusters(self.classes())) {
                 context.interrupt.check()?;
                 // A mistake of the user's and files that do not belong together are not a cell's own misfortune.
                 if crate::exit::code(&error) != 1 {
@@ -228,37 +168,121 @@ impl Bench {
         }
         let Seen { maps, cells: found, bank, .. } = seen;
         costs.push(clock.stop("fit reducers", format!("{} sources", maps.len())));
-        if bank.is_empty() {
-            return Ok(failures);
-        }
-        let keys = found.iter().map(|cell| self.key(cell)).collect::<Result<Vec<_>>>()?;
-        let key = key_of(&keys)?;
-        let state = records.bank(&key);
-        let job = probe::Job { cells: &bank, classes, settings: &self.settings, state: (&state, &key) };
         let of_train = Sources::new(train, maps.clone(), self.memory);
         let of_val = Sources::new(val, maps, 0);
-        let scored = job.run((&of_train, &of_val), costs, context)?;
-        let wall_s = started.elapsed().as_secs_f64() / found.len() as f64;
-        for (cell, scored) in found.iter().zip(scored) {
-            match scored {
-                Ok(scored) => {
-                    let record = self.record(cell, &scored, wall_s)?;
-                    records
-                        .put(&record, &scored.probe)
-                        .with_context(|| format!("recording {}", cell.name()))?;
-                    context.reporter.say(format!(
-                        "{:32} mIoU {:5.2} %  accuracy {:5.2} %",
-                        cell.name(),
-                        100.0 * record.miou,
-                        100.0 * record.accuracy,
-                    ));
+        let found: Vec<_> = found.into_iter().zip(bank).collect();
+        let (refined, plain): (Vec<_>, Vec<_>) = found.into_iter().partition(|(cell, _)| cell.crf);
+        self.train(&plain, (&of_train, &of_val), records, costs, &mut failures, context)?;
+        self.refine(&refined, (&of_val, inputs), records, costs, &mut failures, context)?;
+        Ok(failures)
+    }
+
+    /// Trains, scores and records plain cells.
+    fn train(
+        &self,
+        cells: &[(Cell, (Kind, BankCell))],
+        (train, val): (&Sources<'_>, &Sources<'_>),
+        records: &Records,
+        costs: &mut Vec<StageCost>,
+        failures: &mut Vec<FailedCell>,
+        context: &Context,
+    ) -> Result<()> {
+        if cells.is_empty() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let bank: Vec<(Kind, BankCell)> = cells.iter().map(|(_, bank)| *bank).collect();
+        let keys = cells.iter().map(|(cell, _)| self.key(cell)).collect::<Result<Vec<_>>>()?;
+        let key = key_of(&keys)?;
+        let state = records.bank(&key);
+        let job = probe::Job {
+            cells: &bank,
+            classes: self.classes(),
+            settings: &self.settings,
+            state: (&state, &key),
+        };
+        let scored = job.run((train, val), costs, context)?;
+        let wall_s = started.elapsed().as_secs_f64() / cells.len() as f64;
+        for ((cell, _), scored) in cells.iter().zip(scored) {
+            self.write(cell, scored, wall_s, records, failures, context)?;
+        }
+        // All it was for is recorded.
+        let _ = std::fs::remove_file(state);
+        Ok(())
+    }
+
+    /// Refines the predictions of recorded probes, scores and records that.
+    fn refine(
+        &self,
+        cells: &[(Cell, (Kind, BankCell))],
+        (val, inputs): (&Sources<'_>, &Inputs<'_>),
+        records: &Records,
+        costs: &mut Vec<StageCost>,
+        failures: &mut Vec<FailedCell>,
+        context: &Context,
+    ) -> Result<()> {
+        let (mut found, mut probes) = (Vec::new(), Vec::new());
+        for (cell, bank) in cells {
+            let plain = records.get(&self.key(&Cell { crf: false, ..cell.clone() })?);
+            let weights = plain.with_context(|| "its plain probe has no result".to_owned());
+            match weights.and_then(|plain| records.probe(&plain)) {
+                Ok(probe) => {
+                    found.push(cell);
+                    probes.push((bank.0, bank.1, probe));
                 }
                 Err(error) => failures.push(FailedCell::new(cell, &error)),
             }
         }
-        // All it was for is recorded.
-        let _ = std::fs::remove_file(state);
-        Ok(failures)
+        if found.is_empty() {
+            return Ok(());
+        }
+        let clock = probe::Clock::start();
+        let started = Instant::now();
+        let pictures = inputs.pictures.context("a CRF needs the pictures of the scored images")?;
+        let job = crf::Job { probes: &probes, classes: self.classes(), settings: &self.settings, pictures };
+        let scored = job.run(val, context)?;
+        costs.push(
+            clock.stop("dense CRF", format!("{} probes, {} images", found.len(), val.features().len())),
+        );
+        let wall_s = started.elapsed().as_secs_f64() / found.len() as f64;
+        for (cell, scored) in found.into_iter().zip(scored) {
+            self.write(cell, Ok(scored), wall_s, records, failures, context)?;
+        }
+        Ok(())
+    }
+
+    /// Records one cell's result, or lists its failure.
+    fn write(
+        &self,
+        cell: &Cell,
+        scored: Result<Scored>,
+        wall_s: f64,
+        records: &Records,
+        failures: &mut Vec<FailedCell>,
+        context: &Context,
+    ) -> Result<()> {
+        let scored = match scored {
+            Ok(scored) => scored,
+            Err(error) => {
+                failures.push(FailedCell::new(cell, &error));
+                return Ok(());
+            }
+        };
+        let record = self.record(cell, &scored, wall_s)?;
+        let put = records.put(&record, scored.probe.as_ref(), &scored.per_image);
+        put.with_context(|| format!("recording {}", cell.name()))?;
+        context.reporter.say(format!(
+            "{:32} mIoU {:5.2} %  accuracy {:5.2} %",
+            cell.name(),
+            100.0 * record.miou,
+            100.0 * record.accuracy,
+        ));
+        Ok(())
+    }
+
+    /// Number of classes `c`.
+    fn classes(&self) -> usize {
+        self.classes.names.len()
     }
 
     fn check(&self, train: &Cache, val: &Cache) -> Result<()> {
@@ -300,18 +324,18 @@ impl Bench {
             probe: cell.probe.name().to_owned(),
             seed: cell.seed,
             protocol: self.protocol_name(),
-            crf: false,
-            steps: self.settings.steps,
+            crf: cell.crf,
+            steps: self.settings.steps_of(cell.probe),
             miou: scored.scores.mean_iou,
             accuracy: scored.scores.accuracy,
-            miou_lo: scored.miou_lo,
-            miou_hi: scored.miou_hi,
+            miou_lo: scored.interval.lo,
+            miou_hi: scored.interval.hi,
             wall_s,
             per_class,
             class_of_cluster: scored.assignment.as_ref().map(|a| a.class_of_cluster.clone()),
             confusion: counts.outer_iter().map(|row| row.to_vec()).collect(),
+            boundary_iou: scored.boundary_iou,
             majority: scored.majority,
-            ..RunRecord::default()
         })
     }
 }

@@ -1,0 +1,110 @@
+//! Every probe, method and score that a sweep knows, in one sweep: rows, weights, comparisons, geometry.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::fixture::{Scratch, expect, featlab, sweep_file};
+
+/// Settings of a sweep with everything in it.
+const EVERYTHING: [&str; 8] = [
+    "probe.probes=[\"linear\", \"cluster\", \"knn\", \"ridge\", \"kmeans\"]",
+    "probe.seeds=[0, 1]",
+    "probe.kmeans_restarts=2",
+    "reduce.methods=[\"none\", \"pca\", \"rp\", \"umap\"]",
+    "reduce.dims=[3, \"full\"]",
+    "eval.boundary_iou=true",
+    "eval.crf=[\"none\", \"pca\"]",
+    "how.shard_rows=3",
+];
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// A record's name and what is to be the same wherever it was computed.
+fn runs(out: &Path) -> BTreeMap<String, (Value, Vec<u8>)> {
+    let study = json(&out.join("study.json"));
+    let run = |run: &Value| {
+        let mut run = run.clone();
+        run.as_object_mut().unwrap().remove("wall_s");
+        let name = ["method", "dim", "probe", "seed", "crf"].map(|key| run[key].to_string()).join(" ");
+        let weights = out.join("runs").join(format!("{}.safetensors", run["key"].as_str().unwrap()));
+        (name, (run, fs::read(weights).unwrap_or_default()))
+    };
+    study["runs"].as_array().unwrap().iter().map(run).collect()
+}
+
+#[test]
+fn every_probe_method_and_score_whatever_the_threads() {
+    let scratch = Scratch::new();
+    let file = sweep_file(&scratch, &scratch.camvid(7, 3));
+    let sweep = |out: &Path, threads: &str| {
+        let mut command = featlab();
+        command.arg("sweep").arg(&file).arg("--out").arg(out).env("RAYON_NUM_THREADS", threads);
+        for setting in EVERYTHING {
+            command.arg("--set").arg(setting);
+        }
+        expect(&mut command, 0)
+    };
+    let (one, two) = (scratch.path("one"), scratch.path("two"));
+    sweep(&one, "1");
+    sweep(&two, "2");
+    let found = runs(&one);
+    assert_eq!(found, runs(&two));
+
+    // none; PCA and RP of 3 and all dimensions; UMAP of 3. The ridge probe of what knows no seed stands once.
+    let count = |of: &dyn Fn(&Value) -> bool| found.values().filter(|(run, _)| of(run)).count();
+    for probe in ["linear", "cluster", "knn", "kmeans"] {
+        assert_eq!(
+            count(&|run| run["probe"] == probe && run["crf"] == false),
+            2 * (1 + 2 + 2 + 1),
+            "{probe}"
+        );
+    }
+    assert_eq!(count(&|run| run["probe"] == "ridge"), 1 + 2 + 2 * 2 + 2);
+    assert_eq!(count(&|run| run["crf"] == true), 2 * 2 * (1 + 2));
+    for (name, (run, weights)) in &found {
+        assert!(run["miou"].as_f64().unwrap() > 0.0 && run["boundary_iou"].is_number(), "{name}");
+        let of_weights = run["probe"] != "knn" && run["crf"] == false;
+        assert_eq!(!weights.is_empty(), of_weights, "{name}");
+        let steps = if ["linear", "cluster"].contains(&run["probe"].as_str().unwrap()) { 20 } else { 0 };
+        assert_eq!(run["steps"], steps, "{name}");
+        let unsupervised = ["cluster", "kmeans"].contains(&run["probe"].as_str().unwrap());
+        assert_eq!(run["majority"].is_object(), unsupervised, "{name}");
+    }
+
+    let study = json(&one.join("study.json"));
+    let pairs = study["comparisons"].as_array().unwrap();
+    let has = |first: &str, second: &str| {
+        pairs.iter().any(|pair| pair["first"] == first && pair["second"] == second && pair["p"].is_number())
+    };
+    assert!(has("pca, 3", "rp, 3") && has("rp, 3", "umap, 3") && has("pca, 3", "none, 192"), "{pairs:#?}");
+    assert!(has("none + crf, 192", "none, 192"), "{pairs:#?}");
+    assert!(study["geometry"]["intrinsic_dim"][0][1].as_f64().unwrap() > 0.5, "{}", study["geometry"]);
+    assert_eq!(study["interval"], "jackknife");
+
+    let (_, log) = sweep(&one, "2");
+    assert!(log.contains("nothing to compute"), "{log}");
+    assert_eq!(json(&one.join("study.json"))["comparisons"], study["comparisons"]);
+}
+
+#[test]
+fn a_refined_row_is_added_to_what_is_there() {
+    let scratch = Scratch::new();
+    let file = sweep_file(&scratch, &scratch.camvid(5, 2));
+    let sweep = |settings: &[&str]| {
+        let mut command = featlab();
+        command.arg("sweep").arg(&file).arg("--out").arg(scratch.path("out"));
+        for setting in settings {
+            command.arg("--set").arg(setting);
+        }
+        expect(&mut command, 0).1
+    };
+    sweep(&["reduce.methods=[\"none\"]"]);
+    let log = sweep(&["reduce.methods=[\"none\"]", "eval.crf=[\"none\"]"]);
+    assert!(log.contains("computed features of 0 images and 2 probes"), "{log}");
+    assert_eq!(runs(&scratch.path("out")).len(), 4);
+}
