@@ -18,6 +18,7 @@ mod random_projection;
 mod reducer;
 mod scaler;
 mod spectrum;
+mod stego_head;
 mod symmetric;
 mod trustworthiness;
 mod umap;
@@ -36,5 +37,6 @@ pub use random_projection::{RandomProjection, RandomProjectionKind, RandomProjec
 pub use reducer::{Identity, Reducer};
 pub use scaler::Scaler;
 pub use spectrum::Spectrum;
+pub use stego_head::{HeadLayer, StegoHead};
 pub use trustworthiness::trustworthiness;
 pub use umap::{Umap, UmapParams};

@@ -9,6 +9,7 @@ use ndarray::{Array2, ArrayView2};
 use crate::affine::{Affine, Projection};
 #[cfg(feature = "hnne")]
 use crate::hnne::Hnne;
+use crate::stego_head::StegoHead;
 use crate::umap::Umap;
 use crate::{Result, Scaler};
 
@@ -20,6 +21,8 @@ pub enum Map {
     Affine(Affine),
     /// Places among those of a layout.
     Umap(Arc<Umap>),
+    /// A trained head.
+    Stego(Arc<StegoHead>),
     /// Principal components, rearranged by clusters.
     #[cfg(feature = "hnne")]
     Hnne(Arc<Hnne>),
@@ -40,6 +43,7 @@ impl Map {
     pub fn is_batch_scaled(&self) -> bool {
         match self {
             Self::Affine(map) => map.is_batch_scaled(),
+            Self::Stego(_) => false,
             Self::Umap(map) => map.params().scaler == Scaler::Batch,
             #[cfg(feature = "hnne")]
             Self::Hnne(map) => map.params().scaler == Scaler::Batch,
@@ -51,6 +55,7 @@ impl Projection for Map {
     fn input_dim(&self) -> usize {
         match self {
             Self::Affine(map) => map.input_dim(),
+            Self::Stego(map) => map.input_dim(),
             Self::Umap(map) => map.input_dim(),
             #[cfg(feature = "hnne")]
             Self::Hnne(map) => map.input_dim(),
@@ -60,6 +65,7 @@ impl Projection for Map {
     fn output_dim(&self) -> usize {
         match self {
             Self::Affine(map) => map.output_dim(),
+            Self::Stego(map) => map.output_dim(),
             Self::Umap(map) => map.output_dim(),
             #[cfg(feature = "hnne")]
             Self::Hnne(map) => map.output_dim(),
@@ -69,6 +75,7 @@ impl Projection for Map {
     fn transform(&self, rows: ArrayView2<'_, f32>) -> Result<Array2<f32>> {
         match self {
             Self::Affine(map) => map.transform(rows),
+            Self::Stego(map) => map.transform(rows),
             Self::Umap(map) => map.transform(rows),
             #[cfg(feature = "hnne")]
             Self::Hnne(map) => map.transform(rows),

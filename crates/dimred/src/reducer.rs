@@ -24,6 +24,7 @@ use crate::map::Map;
 use crate::pca::Pca;
 use crate::random_projection::RandomProjection;
 use crate::scaler::Scaler;
+use crate::stego_head::{HeadLayer, StegoHead};
 use crate::umap::{Umap, UmapParams};
 use crate::{Error, Result};
 
@@ -55,13 +56,15 @@ pub enum Reducer {
     RandomProjection(RandomProjection),
     /// A UMAP, for one target dimension.
     Umap(Arc<Umap>),
+    /// A trained STEGO head: for one target dimension, or nested.
+    Stego(Arc<StegoHead>),
     /// An h-NNE, for one target dimension.
     #[cfg(feature = "hnne")]
     Hnne(Arc<Hnne>),
 }
 
 impl Reducer {
-    /// Name used in results: `none`, `pca`, `rp`, `rp-sparse`, `umap`, `hnne`.
+    /// Name used in results: `none`, `pca`, `rp`, `rp-sparse`, `umap`, `hnne`, `stego`, `stego-nested`.
     #[must_use]
     pub fn method(&self) -> &'static str {
         match self {
@@ -70,6 +73,8 @@ impl Reducer {
             Self::RandomProjection(rp) if rp.sparse => "rp-sparse",
             Self::RandomProjection(_) => "rp",
             Self::Umap(_) => "umap",
+            Self::Stego(head) if head.is_nested() => "stego-nested",
+            Self::Stego(_) => "stego",
             #[cfg(feature = "hnne")]
             Self::Hnne(_) => "hnne",
         }
@@ -83,6 +88,7 @@ impl Reducer {
             Self::Pca(pca) => pca.mean.len(),
             Self::RandomProjection(rp) => rp.mean.len(),
             Self::Umap(umap) => umap.input_dim(),
+            Self::Stego(head) => head.input_dim(),
             #[cfg(feature = "hnne")]
             Self::Hnne(hnne) => hnne.input_dim(),
         }
@@ -96,6 +102,7 @@ impl Reducer {
             Self::Pca(pca) => pca.n_components(),
             Self::RandomProjection(rp) => rp.max_dim(),
             Self::Umap(umap) => umap.output_dim(),
+            Self::Stego(head) => head.output_dim(),
             #[cfg(feature = "hnne")]
             Self::Hnne(hnne) => hnne.output_dim(),
         }
@@ -117,6 +124,7 @@ impl Reducer {
             Self::Pca(pca) => pca.at(k).map(Map::Affine),
             Self::RandomProjection(rp) => rp.at(k).map(Map::Affine),
             Self::Umap(umap) if k == umap.output_dim() => Ok(Map::Umap(Arc::clone(umap))),
+            Self::Stego(head) => head.at(k).map(|head| Map::Stego(Arc::new(head))),
             Self::Umap(umap) => Err(Error::OtherDimension { asked: k, fitted: umap.output_dim() }),
             #[cfg(feature = "hnne")]
             Self::Hnne(hnne) if k == hnne.output_dim() => Ok(Map::Hnne(Arc::clone(hnne))),
@@ -137,6 +145,7 @@ impl Reducer {
                 let scale = (rp.max_dim() as f64 / k as f64).sqrt() as f32;
                 (1..=rp.max_dim()).contains(&k).then_some(scale)
             }
+            Self::Stego(head) => head.at(k).is_ok().then_some(1.0),
             Self::Umap(_) => None,
             #[cfg(feature = "hnne")]
             Self::Hnne(_) => None,
@@ -196,6 +205,21 @@ impl Reducer {
                     Tensor::f32("embedding", umap.embedding.shape(), &umap.embedding),
                 ]
             }
+            Self::Stego(head) => {
+                let named = |name: &str, layer: &HeadLayer| {
+                    let HeadLayer { weight, bias } = layer;
+                    [
+                        Tensor::f32(format!("{name}.weight"), weight.shape(), weight),
+                        Tensor::f32(format!("{name}.bias"), &[1, bias.len()], bias),
+                    ]
+                };
+                let mut tensors = Vec::from(named("linear", head.linear()));
+                if let Some((hidden, output)) = head.perceptron() {
+                    tensors.extend(named("hidden", hidden));
+                    tensors.extend(named("output", output));
+                }
+                tensors
+            }
             #[cfg(feature = "hnne")]
             Self::Hnne(hnne) => {
                 hnne.notes().into_iter().for_each(|(key, value)| drop(note(key, value)));
@@ -232,6 +256,9 @@ impl Reducer {
             return Err(wrong("its checksum does not match its tensors: the file is damaged".into()));
         }
         let file = Tensors(SafeTensors::deserialize(bytes).map_err(format_error)?);
+        if let method @ ("stego" | "stego-nested") = get("method")? {
+            return stego(&file, method == "stego-nested").map(Arc::new).map(Self::Stego);
+        }
         let mean = file.vector("mean", None)?;
         let d = mean.len();
         let number = |key: &str| get(key)?.parse::<u64>().map_err(|e| wrong(format!("\"{key}\": {e}")));
@@ -302,6 +329,20 @@ impl Reducer {
         let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         Self::from_bytes(&bytes)
     }
+}
+
+/// A trained head from its layers.
+fn stego(file: &Tensors<'_>, nested: bool) -> Result<StegoHead> {
+    let layer = |name: &str| -> Result<HeadLayer> {
+        let weight = file.matrix_f32(&format!("{name}.weight"), None)?;
+        let bias = file.matrix_f32(&format!("{name}.bias"), Some(weight.nrows()))?;
+        Ok(HeadLayer { bias: bias.row(0).to_owned(), weight })
+    };
+    let perceptron = match file.0.tensor("hidden.weight") {
+        Ok(_) => Some((layer("hidden")?, layer("output")?)),
+        Err(_) => None,
+    };
+    StegoHead::new(layer("linear")?, perceptron, nested)
 }
 
 /// A UMAP from its parameters and tensors.

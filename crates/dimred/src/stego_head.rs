@@ -63,11 +63,7 @@ impl StegoHead {
     ///
     /// # Errors
     /// [`Error::Invalid`] if the layers do not fit together or hold NaN or infinity.
-    pub fn new(
-        linear: HeadLayer,
-        perceptron: Option<(HeadLayer, HeadLayer)>,
-        nested: bool,
-    ) -> Result<Self> {
+    pub fn new(linear: HeadLayer, perceptron: Option<(HeadLayer, HeadLayer)>, nested: bool) -> Result<Self> {
         let (k, d) = linear.weight.dim();
         linear.check("the head's linear layer", d)?;
         if let Some((hidden, output)) = &perceptron {
@@ -75,7 +71,11 @@ impl StegoHead {
             output.check("the head's layer of outputs", hidden.bias.len())?;
             if output.bias.len() != k {
                 let got = format!("{} and {k}", output.bias.len());
-                return Err(Error::Invalid { what: "a head", expected: "as many outputs of both branches", got });
+                return Err(Error::Invalid {
+                    what: "a head",
+                    expected: "as many outputs of both branches",
+                    got,
+                });
             }
         }
         let branches = perceptron.iter().flat_map(|(hidden, output)| [hidden, output]);
@@ -110,7 +110,8 @@ impl StegoHead {
         match (k == own, self.nested && (1..own).contains(&k)) {
             (true, _) => Ok(self.clone()),
             (false, true) => {
-                let perceptron = self.perceptron.as_ref().map(|(hidden, output)| (hidden.clone(), output.first(k)));
+                let perceptron =
+                    self.perceptron.as_ref().map(|(hidden, output)| (hidden.clone(), output.first(k)));
                 Self::new(self.linear.first(k), perceptron, true)
             }
             (false, false) if self.nested => Err(Error::Dimension { asked: k, available: own }),
@@ -190,6 +191,21 @@ mod tests {
         assert!(matches!(head(true).at(7), Err(Error::Dimension { asked: 7, available: 6 })));
         assert!(matches!(head(false).at(4), Err(Error::OtherDimension { asked: 4, fitted: 6 })));
         assert!(head(false).at(6).is_ok());
+    }
+
+    #[test]
+    fn files_hold_heads_of_both_kinds() {
+        use crate::Reducer;
+        use std::collections::BTreeMap;
+        use std::sync::Arc;
+        let linear = StegoHead::new(layer(6, 10, 1), None, false).unwrap();
+        for (head, method, scale) in [(head(true), "stego-nested", Some(1.0)), (linear, "stego", None)] {
+            let reducer = Reducer::Stego(Arc::new(head));
+            let back = Reducer::from_bytes(&reducer.to_bytes(&BTreeMap::new()).unwrap()).unwrap();
+            assert_eq!((back.method(), back.prefix_scale(4)), (method, scale));
+            assert_eq!((back.input_dim(), back.max_dim(), back.prefix_scale(6)), (10, 6, Some(1.0)));
+            assert_eq!(back, reducer);
+        }
     }
 
     #[test]
