@@ -1,0 +1,167 @@
+//! STEGO: a head trained on cached features becomes a reducer.
+//!
+//! Every image's positives are among its nearest neighbours by mean feature; batches are pairs of an image and a positive. The
+//! training's state is written down every minute, so that a kill costs that and no more.
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use dimred::{HeadLayer, Reducer, StegoHead};
+use ndarray::{Array1, Array2, Axis};
+use rayon::prelude::*;
+use segment::stego::{
+    FetchError, Head, PairOrder, StegoConfig, StegoStep, TokenSet, Trained, Trainer, TrainerState,
+    nearest_neighbours, pooled_directions,
+};
+use serde::{Deserialize, Serialize};
+
+use super::state_file;
+use crate::Context;
+use crate::stages::features::Features;
+
+/// Time between two states on disk.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+/// What is trained.
+pub(crate) struct Job<'a> {
+    pub(crate) config: StegoConfig,
+    /// Where the state of the training is kept, and the key that it must carry.
+    pub(crate) state: (&'a Path, &'a str),
+}
+
+/// Labelled images of a cache as the trainer sees them.
+struct Tokens<'a>(&'a Features);
+
+impl TokenSet for Tokens<'_> {
+    fn grid(&self) -> (usize, usize) {
+        self.0.cache().layout().grid
+    }
+
+    fn embed_dim(&self) -> usize {
+        self.0.dim()
+    }
+
+    fn tokens(&self, image: usize) -> Result<Cow<'_, [f32]>, FetchError> {
+        Ok(Cow::Owned(self.0.tokens(image).into_raw_vec_and_offset().0))
+    }
+}
+
+/// What of a trainer's state is no tensor.
+#[derive(Serialize, Deserialize)]
+struct Rest {
+    step: usize,
+    adam_steps: Vec<i32>,
+}
+
+impl Job<'_> {
+    /// Trains a head; nested if its loss has a ladder.
+    ///
+    /// # Errors
+    /// If the configuration or the features do not fit, a loss is no number, or on interruption (the state is then kept).
+    pub(crate) fn run(&self, features: &Features, context: &Context) -> Result<Reducer> {
+        let neighbours = self.neighbours(features)?;
+        let config = &self.config;
+        let mut order = PairOrder::new(neighbours.view(), config.batch_size, config.num_neighbors, config.seed)?;
+        let mut trainer = Trainer::new(config.clone(), features.dim())?;
+        let (path, key) = self.state;
+        if let Some(state) = read(path, key)
+            && trainer.restore(state).is_ok()
+        {
+            context.reporter.say(format!("goes on at step {} of STEGO's training", trainer.state().step));
+        }
+        let steps = config.max_steps;
+        let what = format!("train STEGO, {} dimensions", config.dim);
+        let progress = context.reporter.start(&what, (steps - trainer.state().step) as u64, "steps");
+        let (mut saved, mut last) = (Instant::now(), None);
+        while trainer.state().step < steps {
+            let interrupted = context.interrupt.requested();
+            if interrupted || saved.elapsed() > SAVE_EVERY {
+                write(path, key, trainer.state())?;
+                saved = Instant::now();
+            }
+            context.interrupt.check()?;
+            let batch = order.batch(trainer.state().step);
+            last = Some(trainer.advance(&Tokens(features), &batch).context("training STEGO")?);
+            progress.tick(1);
+        }
+        drop(progress);
+        if let Some(step) = last {
+            context.reporter.say(said(&step, config));
+        }
+        let reducer = reducer(&trainer.head(), !config.correspondence.ladder.is_empty())?;
+        // All it was for is in the reducer.
+        let _ = std::fs::remove_file(path);
+        Ok(reducer)
+    }
+
+    /// The nearest images of each, itself first, `[n, num_neighbors + 1]`.
+    fn neighbours(&self, features: &Features) -> Result<Array2<u32>> {
+        let (n, wanted) = (features.len(), self.config.num_neighbors + 1);
+        ensure!(n >= wanted, "{n} training images have no {} neighbours; set stego.num_neighbors", wanted - 1);
+        let direction = |i: usize| -> Result<Array1<f32>> {
+            let tokens = features.tokens(i).insert_axis(Axis(0)); // [1, t, d]
+            Ok(pooled_directions(tokens.view())?.row(0).to_owned())
+        };
+        let directions = (0..n).into_par_iter().map(direction).collect::<Result<Vec<_>>>()?;
+        let views: Vec<_> = directions.iter().map(Array1::view).collect();
+        let directions = ndarray::stack(Axis(0), &views)?; // [n, d]
+        Ok(nearest_neighbours(directions.view(), wanted)?.indices)
+    }
+}
+
+fn said(step: &StegoStep, config: &StegoConfig) -> String {
+    format!(
+        "STEGO, {} dimensions: {} steps, correspondence loss {:.4}",
+        config.dim, step.step, step.correspondence.loss
+    )
+}
+
+/// A head as a reducer.
+fn reducer(head: &Head, nested: bool) -> Result<Reducer> {
+    let tensors: Vec<&[f32]> =
+        head.shape().tensors().into_iter().map(|tensor| &head.parameters()[tensor.range]).collect();
+    let layers = tensors.chunks_exact(2).map(|pair| -> Result<HeadLayer> {
+        let bias = Array1::from_vec(pair[1].to_vec());
+        let from = pair[0].len() / bias.len();
+        Ok(HeadLayer { weight: Array2::from_shape_vec((bias.len(), from), pair[0].to_vec())?, bias })
+    });
+    let mut layers = layers.collect::<Result<Vec<_>>>()?.into_iter();
+    let linear = layers.next().context("a head has a linear branch")?;
+    let head = StegoHead::new(linear, layers.next().zip(layers.next()), nested)?;
+    Ok(Reducer::Stego(Arc::new(head)))
+}
+
+/// The networks of a trainer, in a fixed order.
+fn networks(state: &TrainerState) -> Vec<&Trained> {
+    let mut all = vec![&state.head, &state.linear, &state.cluster];
+    all.extend(&state.decoder);
+    all
+}
+
+fn write(path: &Path, key: &str, state: &TrainerState) -> Result<()> {
+    let networks = networks(state);
+    let rest = Rest { step: state.step, adam_steps: networks.iter().map(|network| network.steps).collect() };
+    let parts = networks.iter().flat_map(|n| [&n.parameters, &n.mean, &n.square].map(Vec::as_slice));
+    state_file::write(path, key, &rest, parts)
+}
+
+fn read(path: &Path, key: &str) -> Option<TrainerState> {
+    let (rest, parts): (Rest, Vec<Vec<f32>>) = state_file::read(path, key)?;
+    let networks = parts.chunks_exact(3).zip(rest.adam_steps).map(|(parts, steps)| Trained {
+        parameters: parts[0].clone(),
+        mean: parts[1].clone(),
+        square: parts[2].clone(),
+        steps,
+    });
+    let mut networks = networks;
+    Some(TrainerState {
+        step: rest.step,
+        head: networks.next()?,
+        linear: networks.next()?,
+        cluster: networks.next()?,
+        decoder: networks.next(),
+    })
+}
