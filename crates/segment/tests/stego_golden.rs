@@ -5,11 +5,11 @@
 
 mod reference;
 
-use ndarray::{Array, Array3};
+use ndarray::{Array, Array3, Axis};
 use reference::{File, cases};
 use segment::stego::{
     CorrespondenceGradient, CorrespondenceParams, CorrespondenceSide, Head, HeadKind, HeadShape, Masks,
-    Points, without_fixed_points,
+    Points, nearest_neighbours, pooled_directions, without_fixed_points,
 };
 
 /// A case's tensors with the conventions of this crate.
@@ -190,5 +190,36 @@ fn check_head(case: &Case, head: &Head, features: [&Array3<f32>; 2], out: &Corre
     for tensor in head.shape().tensors() {
         let got = grads[tensor.range.clone()].iter().map(|&x| f64::from(x)).collect();
         case.same(got, &format!("grad_head.{}", tensor.name));
+    }
+}
+
+#[test]
+fn neighbours() {
+    for (folder, about) in cases("09_") {
+        let (input, expected) =
+            (File::read(&folder.join("input.safetensors")), File::read(&folder.join("expected.safetensors")));
+        let pooled = pooled_directions(Case::tokens(&input, "fmaps").view()).unwrap();
+        let atol = about["tolerance"]["sims"]["atol"].as_f64().unwrap();
+        for (got, want) in pooled.iter().zip(expected.vector("normed_pool")) {
+            assert!((f64::from(*got) - want).abs() < 1e-6);
+        }
+        // One token per image: its direction is the pooled one's.
+        let rows = input.matrix("pooled").mapv(|x| x as f32).insert_axis(Axis(1));
+        let (k, n) = (about["params"]["k"].as_u64().unwrap() as usize, rows.dim().0);
+        let got = nearest_neighbours(pooled_directions(rows.view()).unwrap().view(), k).unwrap();
+        let (nns, sims) = (expected.matrix("nns"), expected.matrix("sims"));
+        let mut close = 0;
+        for i in 0..n {
+            for rank in 0..k {
+                assert!((f64::from(got.similarities[[i, rank]]) - sims[[i, rank]]).abs() <= atol);
+                let apart = |a: usize, b: usize| sims[[i, a]] - sims[[i, b]] > 1e-6;
+                if (rank == 0 || apart(rank - 1, rank)) && apart(rank, rank + 1) {
+                    assert_eq!(f64::from(got.indices[[i, rank]]), nns[[i, rank]], "image {i}, rank {rank}");
+                } else {
+                    close += 1;
+                }
+            }
+        }
+        println!("{}: {} neighbours agree, {close} are too close to tell", folder.display(), n * k - close);
     }
 }

@@ -222,7 +222,7 @@ mod tests {
 
     /// `[t, k]` as `[k, gh, gw]`.
     fn map(tokens: &Array2<f32>, (gh, gw): (usize, usize)) -> Array3<f32> {
-        tokens.t().to_owned().into_shape_with_order((tokens.ncols(), gh, gw)).unwrap()
+        tokens.t().as_standard_layout().into_owned().into_shape_with_order((tokens.ncols(), gh, gw)).unwrap()
     }
 
     fn grid_of_points() -> Array3<f32> {
