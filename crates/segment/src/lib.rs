@@ -11,6 +11,7 @@ mod crf;
 mod error;
 mod palette;
 mod picture;
+pub mod stego;
 
 pub use attention_map::{
     enlarge, head_colours, heat_map, highlight, masked, mass_mask, overlay_heads, stretch,
