@@ -197,6 +197,12 @@ impl Sweep {
         Ok(Store::open(&root)?.join(&name))
     }
 
+    /// Width `d` of the features.
+    fn full_dim(&self) -> Result<usize> {
+        let layer = self.job(&*self.train, true)?.forward.layers[0];
+        Ok(self.backbone.backbone.spec().feature_dim(layer))
+    }
+
     fn bench(&self, train: &extract::Job<'_>, val: &extract::Job<'_>) -> Result<Bench> {
         let probe = &self.config.probe;
         Ok(Bench {
@@ -206,7 +212,7 @@ impl Sweep {
             train_id: train.key()?.fingerprint(),
             val_id: val.key()?.fingerprint(),
             classes: self.train.classes().expect("open() requires labels").clone(),
-            full_dim: self.backbone.backbone.spec().feature_dim(train.forward.layers[0]),
+            full_dim: self.full_dim()?,
             protocol: self.config.eval.protocol,
             settings: Settings {
                 steps: probe.steps,

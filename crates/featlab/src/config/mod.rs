@@ -4,12 +4,16 @@
 //! `[how]` (device, shard size, place of the caches) never changes a number. An unknown key is an error, in the file
 //! as in `--set`. Defaults cite the STEGO configuration (Hamilton et al., ICLR 2022) and stego-studies (2023).
 
+mod stego;
+
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+
+pub(crate) use stego::StegoToml;
 
 use crate::dim::Dim;
 use crate::exit::usage;
@@ -33,6 +37,9 @@ pub(crate) struct SweepConfig {
     /// Which probes, how long.
     #[serde(default)]
     pub probe: ProbeConfig,
+    /// How the heads of `stego` and `stego-nested` are trained.
+    #[serde(default)]
+    pub stego: StegoToml,
     /// How probes are scored.
     #[serde(default)]
     pub eval: EvalConfig,
@@ -155,9 +162,10 @@ fn is_f32(precision: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ReduceConfig {
-    /// `none` (all features: the baseline), `pca`, `rp`, `rp-sparse`, `umap`, `hnne` (where it was built in).
+    /// `none` (all features: the baseline), `pca`, `rp`, `rp-sparse`, `umap`, `hnne` (where it was built in), `stego` (a head for
+    /// each dimension), `stego-nested` (one for all).
     pub methods: Vec<String>,
-    /// Target dimensions; `"full"` is the width of the features. `none` always means full; `umap` and `hnne` leave it out.
+    /// Target dimensions; `"full"` is the width of the features. `none` always means full; `umap`, `hnne`, `stego` leave it out.
     pub dims: Vec<Dim>,
     /// Column scaling: `none`, `train`, `batch`.
     pub scaler: String,
@@ -413,7 +421,9 @@ impl SweepConfig {
                  commercial use of re-implementations, and this is one)",
             ));
         }
-        known("reduce.methods", methods, &["none", "pca", "rp", "rp-sparse", "umap", "hnne"])?;
+        let allowed = ["none", "pca", "rp", "rp-sparse", "umap", "hnne", "stego", "stego-nested"];
+        known("reduce.methods", methods, &allowed)?;
+        self.stego.resolve(1, Vec::new(), 0)?;
         match self.eval.crf.iter().find(|method| !methods.contains(method)) {
             Some(method) => Err(usage(format!(
                 "eval.crf: \"{method}\" is none of reduce.methods, which are {}",

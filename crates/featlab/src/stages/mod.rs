@@ -1,6 +1,6 @@
 //! The stages of the line, one file each: artifact in, artifact out.
 //!
-//! `extract` (images → cache) · `features` (cache → memory) · `reduce` and `layout` (features → reducer file) · `sources` (features through
+//! `extract` (images → cache) · `features` (cache → memory) · `reduce`, `layout` and `stego` (features → reducer file) · `sources` (features through
 //! reducers) · `probe` (sources → scored probes) · `refine` (a probe and a dense CRF, on one image) · `crf` (the same, scored) · `gallery` (probes → pictures). A stage never calls
 //! a later one.
 //! Beside the line: `classify` (class folder → image features) · `attention` (images → attention maps).
@@ -18,3 +18,5 @@ pub(crate) mod probe;
 pub(crate) mod reduce;
 pub(crate) mod refine;
 pub(crate) mod sources;
+mod state_file;
+pub(crate) mod stego;

@@ -64,7 +64,8 @@ impl Job<'_> {
     pub(crate) fn run(&self, features: &Features, context: &Context) -> Result<Reducer> {
         let neighbours = self.neighbours(features)?;
         let config = &self.config;
-        let mut order = PairOrder::new(neighbours.view(), config.batch_size, config.num_neighbors, config.seed)?;
+        let mut order =
+            PairOrder::new(neighbours.view(), config.batch_size, config.num_neighbors, config.seed)?;
         let mut trainer = Trainer::new(config.clone(), features.dim())?;
         let (path, key) = self.state;
         if let Some(state) = read(path, key)
@@ -100,7 +101,11 @@ impl Job<'_> {
     /// The nearest images of each, itself first, `[n, num_neighbors + 1]`.
     fn neighbours(&self, features: &Features) -> Result<Array2<u32>> {
         let (n, wanted) = (features.len(), self.config.num_neighbors + 1);
-        ensure!(n >= wanted, "{n} training images have no {} neighbours; set stego.num_neighbors", wanted - 1);
+        ensure!(
+            n >= wanted,
+            "{n} training images have no {} neighbours; set stego.num_neighbors",
+            wanted - 1
+        );
         let direction = |i: usize| -> Result<Array1<f32>> {
             let tokens = features.tokens(i).insert_axis(Axis(0)); // [1, t, d]
             Ok(pooled_directions(tokens.view())?.row(0).to_owned())
@@ -115,7 +120,7 @@ impl Job<'_> {
 fn said(step: &StegoStep, config: &StegoConfig) -> String {
     format!(
         "STEGO, {} dimensions: {} steps, correspondence loss {:.4}",
-        config.dim, step.step, step.correspondence.loss
+        config.dim, step.step, step.correspondence.total
     )
 }
 

@@ -1,10 +1,13 @@
 //! The grid of a sweep: one cell per (method, dimension, seed, probe), refined or not.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use segment::stego::StegoConfig;
 
 use super::Sweep;
 use crate::bench::{Cell, ReducerId};
+use crate::dim::Dim;
 use crate::exit::usage;
+use crate::records::key_of;
 use crate::stages::probe::Kind;
 
 impl Sweep {
@@ -19,7 +22,7 @@ impl Sweep {
             for dim in self.dims(method, full_dim)? {
                 for &seed in &self.config.probe.seeds {
                     for &probe in &probes {
-                        for cell in self.cells_of(method, dim, seed, probe) {
+                        for cell in self.cells_of(method, dim, seed, probe)? {
                             if !cells.contains(&cell) {
                                 cells.push(cell);
                             }
@@ -49,7 +52,7 @@ impl Sweep {
                 "reduce.dims: {too_many} is more than the {full_dim} dimensions of the features"
             )));
         }
-        if self.config.reduce.layout(method).is_some() {
+        if self.config.reduce.layout(method).is_some() || is_stego(method) {
             dims.retain(|&k| k < full_dim);
             if dims.is_empty() {
                 return Err(usage(format!("reduce.dims: {method} needs one below {full_dim}")));
@@ -59,19 +62,50 @@ impl Sweep {
     }
 
     /// A plain cell, and a refined one if that is asked for.
-    fn cells_of(&self, method: &str, dim: usize, seed: u64, probe: Kind) -> Vec<Cell> {
-        let reducer = self.reducer_id(method, dim, seed);
+    fn cells_of(&self, method: &str, dim: usize, seed: u64, probe: Kind) -> Result<Vec<Cell>> {
+        let reducer = self.reducer_id(method, dim, seed)?;
         // Least squares know no chance: where the reducer does not either, one seed says all.
         let first = self.config.probe.seeds.first().copied().unwrap_or(seed);
-        let same = probe == Kind::Ridge && reducer == self.reducer_id(method, dim, first);
+        let same = probe == Kind::Ridge && reducer == self.reducer_id(method, dim, first)?;
         let plain = Cell { reducer, dim, probe, seed: if same { first } else { seed }, crf: false };
         let refined = probe.takes_steps() && self.config.eval.crf.iter().any(|m| m == method);
         let refined = refined.then(|| Cell { crf: true, ..plain.clone() });
-        std::iter::once(plain).chain(refined).collect()
+        Ok(std::iter::once(plain).chain(refined).collect())
+    }
+
+    /// How the head that a cell of `stego` or `stego-nested` sees is trained. A nested one serves all dimensions below full.
+    pub(super) fn stego_config(&self, method: &str, dim: usize, seed: u64) -> Result<StegoConfig> {
+        if method == "stego" {
+            return self.config.stego.resolve(dim, Vec::new(), seed);
+        }
+        let full_dim = self.full_dim()?;
+        let below = self.config.reduce.dims.iter().filter_map(|dim| match dim {
+            Dim::To(k) if *k < full_dim => Some(*k),
+            _ => None,
+        });
+        let mut ladder: Vec<usize> = below.collect();
+        ladder.sort_unstable();
+        ladder.dedup();
+        let most = *ladder.last().context("a nested head has dimensions below full")?;
+        self.config.stego.resolve(most, ladder, seed)
     }
 
     /// What identifies the reducer that a cell sees.
-    pub(super) fn reducer_id(&self, method: &str, dim: usize, seed: u64) -> ReducerId {
+    pub(super) fn reducer_id(&self, method: &str, dim: usize, seed: u64) -> Result<ReducerId> {
+        if is_stego(method) {
+            let config = self.stego_config(method, dim, seed)?;
+            let (method, recipe) = (method.to_owned(), key_of(&config)?);
+            return Ok(ReducerId {
+                method,
+                recipe,
+                seed,
+                dim: Some(dim).filter(|_| config.correspondence.ladder.is_empty()),
+            });
+        }
+        Ok(self.other_id(method, dim, seed))
+    }
+
+    fn other_id(&self, method: &str, dim: usize, seed: u64) -> ReducerId {
         let reduce = &self.config.reduce;
         let (scaler, seed) = (&reduce.scaler, reduce.seed + seed);
         let method = method.to_owned();
@@ -94,4 +128,9 @@ impl Sweep {
             }
         }
     }
+}
+
+/// Whether a method is a trained head.
+pub(super) fn is_stego(method: &str) -> bool {
+    matches!(method, "stego" | "stego-nested")
 }

@@ -1,19 +1,20 @@
 //! The reducers of a sweep: fitted on the training cache when they are first needed, kept as files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use dimred::{Moments, Reducer, Scaler};
 use featcache::Cache;
 
 use super::Sweep;
+use super::grid::is_stego;
 use crate::Context;
 use crate::bench::ReducerId;
 use crate::exit::usage;
 use crate::records::{key_of, write_atomically};
 use crate::stages::features::Features;
 use crate::stages::layout::{LayoutJob, LayoutMethod, Sample};
-use crate::stages::reduce;
+use crate::stages::{reduce, stego};
 
 /// Reducers fitted on the training cache, kept as files below `projections/`.
 pub(super) struct Reducers<'a> {
@@ -41,9 +42,10 @@ impl Reducers<'_> {
             return Reducer::load(&path)
                 .with_context(|| format!("reading {}; delete it to fit it again", path.display()));
         }
-        let reducer = match self.sweep.config.reduce.layout(&id.method) {
-            Some(method) => self.fit_layout(id, method)?,
-            None => self.fit(id, features, moments)?,
+        let reducer = match (is_stego(&id.method), self.sweep.config.reduce.layout(&id.method)) {
+            (true, _) => self.train(id, features, &path)?,
+            (false, Some(method)) => self.fit_layout(id, method)?,
+            (false, None) => self.fit(id, features, moments)?,
         };
         if !matches!(reducer, Reducer::Identity(_)) {
             write_atomically(&path, &reducer.to_bytes(&reduce::Job::provenance(self.cache))?)?;
@@ -69,6 +71,13 @@ impl Reducers<'_> {
         job.fit(self.cache, moments, self.context)
     }
 
+    fn train(&self, id: &ReducerId, features: Option<&Features>, path: &Path) -> Result<Reducer> {
+        let config = self.sweep.stego_config(&id.method, id.dim.unwrap_or_default(), id.seed)?;
+        let features = features.context("a head is trained on features in memory")?;
+        let state = path.with_extension("state");
+        stego::Job { config, state: (&state, &id.recipe) }.run(features, self.context)
+    }
+
     fn fit_layout(&self, id: &ReducerId, method: LayoutMethod) -> Result<Reducer> {
         let reduce = &self.sweep.config.reduce;
         let (images, tokens) = (reduce.layout_images, reduce.layout_tokens);
@@ -87,7 +96,7 @@ impl Reducers<'_> {
         if !self.sweep.config.reduce.methods.iter().any(|m| m == "pca") {
             return Ok(None);
         }
-        match self.get(&self.sweep.reducer_id("pca", 0, 0), None, &mut None)? {
+        match self.get(&self.sweep.reducer_id("pca", 0, 0)?, None, &mut None)? {
             Reducer::Pca(pca) => Ok(Some(pca)),
             _ => Ok(None),
         }
