@@ -1,7 +1,7 @@
 //! The program as users meet it: every test here runs the `featlab` binary.
 //!
 //! `bad_input` — one clear line and the right exit code; `line` — extract, reduce, probe, sweep, report on small data; `layouts` — reducers of one dimension;
-//! `commuted` — predictions against those of upsampled features;
+//! `project` — caches through reducers; `commuted` — predictions against those of upsampled features;
 //! `bank` — weights that depend on nothing but what they should; `resume` — interruption and what is left of it; `golden_extract` — picture files to Parquet against reference tokens;
 //! `stand_in` — the studies' sweeps on drawn data sets; `stores` — caches in a bucket; `precision` — batches and half precision;
 //! `report` — its page in a browser, its exports; `classify`, `attention`, `pretrain` — the commands beside the line.
@@ -22,6 +22,7 @@ mod line;
 mod literal;
 mod precision;
 mod pretrain;
+mod project;
 mod report;
 mod resume;
 mod stand_in;
