@@ -17,8 +17,11 @@ type Images = ((usize, usize), (usize, usize), usize);
 /// Dimensions of the probes that are measured, if the features have as many.
 const MEASURED_DIM: usize = 96;
 
+/// Probes that are measured together: as in a sweep, they share what is done once for all of them.
+const MEASURED_PROBES: u64 = 4;
+
 /// Images of a batch that is measured, at most.
-const MEASURED_BATCH: usize = 8;
+const MEASURED_BATCH: usize = 16;
 
 /// Steps that are measured, after one that warms up.
 const MEASURED_STEPS: usize = 3;
@@ -121,7 +124,7 @@ fn product(t: usize, k: usize, outputs: usize) -> f64 {
 }
 
 impl Rates {
-    /// Times a few steps of a probe of each kind on random features of the work's shapes, and a few label maps.
+    /// Times a few steps of some probes of each kind on random features of the work's shapes, and a few label maps.
     ///
     /// # Errors
     /// If there is nothing that could be trained.
@@ -135,17 +138,19 @@ impl Rates {
             ((y / 16 + x / 16) % work.classes) as u8 // patches of one class, as labels have them
         });
         let set = RowSet { tokens: features.view(), grid, labels: labels.view() };
-        let cell = |kind| BankCell { source: 0, dim, scale: 1.0, kind, seed: 0 };
+        let cells = |kind| -> Vec<BankCell> {
+            (0..MEASURED_PROBES).map(|seed| BankCell { source: 0, dim, scale: 1.0, kind, seed }).collect()
+        };
+        let (linear, cluster) = (cells(CellKind::Linear), cells(CellKind::Cluster(work.clusters)));
 
-        let products = 2.0 * batch as f64 * product(grid.0 * grid.1, dim, work.clusters);
-        let products = products / step_seconds(&set, cell(CellKind::Cluster(work.clusters)), work.classes)?;
-        let linear = step_seconds(&set, cell(CellKind::Linear), work.classes)?;
-        let of_products = 2.0 * batch as f64 * product(grid.0 * grid.1, dim, work.classes) / products;
+        let of_all = (MEASURED_PROBES as usize * batch) as f64;
+        let there_and_back = |outputs: usize| 2.0 * of_all * product(grid.0 * grid.1, dim, outputs);
+        let looked_at = of_all * (size.0 * size.1 * work.classes) as f64;
+        let products = there_and_back(work.clusters) / step_seconds(&set, &cluster, work.classes)?;
+        let step = step_seconds(&set, &linear, work.classes)?;
         // At least half of the step: where both kinds take as long, the difference says nothing.
-        let of_losses = (linear - of_products).max(0.5 * linear);
-        let losses = (batch * size.0 * size.1 * work.classes) as f64 / of_losses;
-        let maps = (batch * size.0 * size.1 * work.classes) as f64
-            / map_seconds(&set, cell(CellKind::Linear), work)?;
+        let losses = looked_at / (step - there_and_back(work.classes) / products).max(0.5 * step);
+        let maps = looked_at / map_seconds(&set, &linear, work)?;
         Ok(Self { products, losses, maps })
     }
 }
@@ -155,9 +160,9 @@ fn schedule(set: &RowSet<'_>, classes: usize) -> BankParams {
     BankParams { schedule, class_weights: vec![1.0; classes] }
 }
 
-/// Seconds of a training step of one probe, the best of a few.
-fn step_seconds(set: &RowSet<'_>, cell: BankCell, classes: usize) -> Result<f64> {
-    let mut bank = Bank::new(schedule(set, classes), set, &[cell])?;
+/// Seconds of a training step of some probes, the best of a few.
+fn step_seconds(set: &RowSet<'_>, cells: &[BankCell], classes: usize) -> Result<f64> {
+    let mut bank = Bank::new(schedule(set, classes), set, cells)?;
     bank.advance()?;
     let mut best = f64::MAX;
     for _ in 0..MEASURED_STEPS {
@@ -169,11 +174,12 @@ fn step_seconds(set: &RowSet<'_>, cell: BankCell, classes: usize) -> Result<f64>
 }
 
 /// Seconds of the label maps of all images of a set, on all threads.
-fn map_seconds(set: &RowSet<'_>, cell: BankCell, work: &ProbeWork) -> Result<f64> {
-    let mut bank = Bank::new(schedule(set, work.classes), set, &[cell])?;
+fn map_seconds(set: &RowSet<'_>, cells: &[BankCell], work: &ProbeWork) -> Result<f64> {
+    let mut bank = Bank::new(schedule(set, work.classes), set, cells)?;
     bank.advance()?;
-    let trained = bank.finish().swap_remove(0)?;
-    let scorer = BankScorer::new(&[(cell, &trained)], work.classes);
+    let trained = bank.finish().into_iter().collect::<probe::Result<Vec<_>>>()?;
+    let pairs: Vec<_> = cells.iter().copied().zip(&trained).collect();
+    let scorer = BankScorer::new(&pairs, work.classes);
     let indices: Vec<usize> = (0..set.len()).collect();
     let batch = set.batch(&indices).map_err(|e| anyhow!(e))?;
     let mut best = f64::MAX;

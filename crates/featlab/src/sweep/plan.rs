@@ -11,11 +11,11 @@ use super::cost::{ProbeWork, Rates};
 use crate::bench::{Bench, Cell};
 use crate::config::Matching;
 use crate::records::Records;
-use crate::stages::extract::{Forward, Job};
+use crate::stages::extract::Job;
 use crate::stages::probe::Kind;
 
 /// What the seconds of an estimate are made of.
-const RESTS_ON: &str = "features: operations of the missing images over the rate of forward passes measured now, decoding and writing \
+const RESTS_ON: &str = "features: operations of the missing images over the rate of one forward pass measured now, decoding and writing \
      beside them; probes: their products and pixels over the rates of a few training steps on random features measured now; \
      reading features, fitting reducers and the report come on top, and other work on this machine slows all of it";
 
@@ -176,13 +176,4 @@ fn probe_work(bench: &Bench, (train, val): (&Job<'_>, &Job<'_>), pending: &[&Cel
     work.clusters = classes + bench.settings.extra_clusters;
     work.projections = widest.into_iter().filter(|(id, _)| id.method != "none").map(|(_, dim)| dim).collect();
     Ok(work)
-}
-
-impl Forward<'_> {
-    /// Floating-point operations a second of forward passes at this size, on a device that is kept busy.
-    fn rate(&self) -> Result<f64> {
-        let side = self.transform.res;
-        let seconds = Self::seconds_per_image(&*self.backbone.backbone, side, &self.layers, &self.device)?;
-        Ok(self.backbone.backbone.spec().work((side, side), &self.layers)? / seconds)
-    }
 }

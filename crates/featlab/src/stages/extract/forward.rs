@@ -8,15 +8,16 @@
 //! Copies go from and to ordinary memory, in which the driver stages them. Pinned memory would be faster, but is reached
 //! through calls of cudarc that are `unsafe`, which this workspace does without.
 
+use std::time::Instant;
+
 use anyhow::{Context as _, Result};
-use backbone::{Backbone, Features, Layer, Loaded, Precision};
+use backbone::{Features, Layer, Loaded, Precision};
 use candle_core::{DType, Device, Tensor};
 use dataset::{Crop, Transform};
 use featcache::GoldenActivation;
 use ndarray::{Array1, Array2, Array3, ArrayView3, s};
 
 use crate::exit::integrity;
-use crate::machine;
 
 /// Patch tokens `[t, d]` and class token `[d]` of one layer of one image.
 pub(super) type Tokens = (Array2<f32>, Array1<f32>);
@@ -48,27 +49,6 @@ impl Forward<'_> {
         if device.is_cpu() { rayon::current_num_threads() } else { GPU_BATCH }
     }
 
-    /// Seconds of an image of `side` pixels, measured with as many at a time as keep a device busy: a pass that warms up, and
-    /// at least one more.
-    ///
-    /// # Errors
-    /// If the network cannot compute that.
-    pub(crate) fn seconds_per_image(
-        network: &dyn Backbone,
-        side: usize,
-        layers: &[Layer],
-        device: &Device,
-    ) -> Result<f64> {
-        let batch = Self::busy_batch(device);
-        let images = Tensor::full(0.5_f32, (batch, 3, side, side), device)?;
-        let forward =
-            || Ok(network.forward_layers(&images, layers)?.swap_remove(0).cls.to_device(&Device::Cpu)?);
-        let mut outcome: Result<Tensor> = forward();
-        let seconds = machine::best(|| outcome = forward());
-        outcome?;
-        Ok(seconds / batch as f64)
-    }
-
     /// How many images fill a batch, with their mirror images if these are seen.
     pub(super) fn images_of_a_batch(&self) -> usize {
         if self.flip_average { self.batch.div_ceil(2) } else { self.batch }
@@ -94,6 +74,24 @@ impl Forward<'_> {
         let side = self.transform.res;
         let once = self.backbone.backbone.spec().work((side, side), &self.layers)?;
         Ok(once * if self.flip_average { 2.0 } else { 1.0 })
+    }
+
+    /// Floating-point operations a second of forward passes, from one pass at this size: of one image on a CPU, where all threads
+    /// share it, of as many as keep it busy on a GPU. A small one before it warms up.
+    pub(crate) fn rate(&self) -> Result<f64> {
+        let (network, side) = (&self.backbone.backbone, self.transform.res);
+        let batch = Self::batch_on(&self.device);
+        let pass = |side: usize| -> Result<f64> {
+            let images = Tensor::full(0.5_f32, (batch, 3, side, side), &self.device)?;
+            let start = Instant::now();
+            let layers = network.forward_layers(&images, &self.layers)?;
+            for layer in layers {
+                layer.cls.to_device(&Device::Cpu)?; // not before it is computed
+            }
+            Ok(start.elapsed().as_secs_f64())
+        };
+        pass(3 * network.spec().patch_size)?;
+        Ok(batch as f64 * network.spec().work((side, side), &self.layers)? / pass(side)?)
     }
 
     /// All layers of each image `[3, h, w]`, averaged with its mirror image's if asked.
