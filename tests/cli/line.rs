@@ -51,6 +51,55 @@ fn a_sweep_writes_everything_and_a_second_one_computes_nothing() {
 }
 
 #[test]
+fn a_dry_run_estimates_what_is_missing_and_nothing_else() {
+    let scratch = Scratch::new();
+    let root = scratch.camvid(6, 3);
+    let (file, out) = (sweep_file(&scratch, &root), scratch.path("out"));
+    let compared = ["--set", "features.compare=['random:vit_micro_patch8:1']"];
+    let plan = |more: &[&str]| -> serde_json::Value {
+        let (stdout, _) =
+            expect(sweep(&file, &out).args(["--dry-run", "--json"]).args(compared).args(more), 0);
+        serde_json::from_str(&stdout).unwrap()
+    };
+    let number =
+        |value: &serde_json::Value| value.as_f64().unwrap_or_else(|| panic!("a number, not {value}"));
+    let times = ["extract_seconds", "train_seconds", "score_seconds", "seconds"];
+    let missing = plan(&[]);
+    assert!(!out.exists(), "a dry run writes nothing");
+    let (caches, estimate) = (missing["caches"].as_array().unwrap(), &missing["estimate"]);
+    assert_eq!((caches.len(), missing["cells"].as_array().unwrap().len()), (4, 14 + 2));
+    for (cache, cost) in caches.iter().zip(estimate["caches"].as_array().unwrap()) {
+        assert_eq!((&cost["cache_id"], &cost["images"]), (&cache[1], &cache[2]));
+        let rows = number(&cost["images"]);
+        // At 32 and 48 px, in half precision: tokens, class token, label.
+        let [side, patches] = if cache[0] == "train" { [32.0, 16.0] } else { [48.0, 36.0] };
+        assert_eq!(number(&cost["bytes"]), rows * ((patches + 1.0) * 192.0 * 2.0 + side * side), "{cost}");
+        assert!(number(&cost["gflop_per_image"]) > 0.0 && number(&cost["seconds"]) > 0.0, "{cost}");
+    }
+    assert!(times.iter().all(|name| number(&estimate[name]) > 0.0), "{estimate}");
+    let parts: f64 = times[..3].iter().map(|name| number(&estimate[name])).sum();
+    assert!((parts - number(&estimate["seconds"])).abs() < 1e-9, "{estimate}");
+    assert!(estimate["rests_on"].as_str().unwrap().contains("measured now"), "{estimate}");
+    let (text, _) = expect(sweep(&file, &out).arg("--dry-run"), 0);
+    assert!(text.contains("GFLOP an image") && text.contains(" in all\nthe estimate rests on: "), "{text}");
+
+    expect(sweep(&file, &out).args(compared), 0);
+    let there = plan(&[]);
+    let zero = |name: &str, cost: &serde_json::Value| number(&cost[name]) == 0.0;
+    assert!(times.iter().all(|name| zero(name, &there["estimate"])), "{there}");
+    for cost in there["estimate"]["caches"].as_array().unwrap() {
+        assert!(
+            ["images", "gflop_per_image", "bytes", "seconds"].iter().all(|name| zero(name, cost)),
+            "{cost}"
+        );
+    }
+    let probes = plan(&["--set", "probe.steps=21"]);
+    assert!(zero("extract_seconds", &probes["estimate"]) && !zero("train_seconds", &probes["estimate"]));
+    let (text, _) = expect(sweep(&file, &out).arg("--dry-run"), 0);
+    assert!(!text.contains("estimate"), "{text}");
+}
+
+#[test]
 fn results_do_not_depend_on_threads_or_shards() {
     let scratch = Scratch::new();
     let root = scratch.camvid(6, 3);

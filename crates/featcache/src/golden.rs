@@ -35,6 +35,12 @@ impl GoldenActivation {
         Self { tokens: picked.collect(), shape: [kept, tokens.ncols()] }
     }
 
+    /// That of features which no backbone computes, because they were projected afterwards: it agrees with none.
+    #[must_use]
+    pub fn absent() -> Self {
+        Self { tokens: Vec::new(), shape: [0, 0] }
+    }
+
     /// `max |a - b| / max |a|`; infinite if the shapes differ or a value is no number.
     #[must_use]
     pub fn deviation(&self, other: &Self) -> f32 {
@@ -112,6 +118,15 @@ mod tests {
         assert_eq!(golden.tokens[..4], [0.0, 1.0, 490.0, 491.0]);
         let few = GoldenActivation::from_tokens(tokens.slice(ndarray::s![..3, ..]));
         assert_eq!((few.shape, few.tokens), ([3, 2], vec![0.0, 1.0, 10.0, 11.0, 20.0, 21.0]));
+    }
+
+    #[test]
+    fn an_absent_one_agrees_with_nothing_but_itself() {
+        let absent = GoldenActivation::absent();
+        let some = GoldenActivation { tokens: vec![1.0], shape: [1, 1] };
+        assert!(absent.agrees(&absent, 0.0) && !absent.agrees(&some, 1e9) && !some.agrees(&absent, 1e9));
+        let text = serde_json::to_string(&absent).unwrap();
+        assert_eq!(serde_json::from_str::<GoldenActivation>(&text).unwrap(), absent);
     }
 
     #[test]

@@ -62,7 +62,8 @@ pub struct FeatureKey {
     pub architecture: String,
     /// Transformer block that is read; negative counts from the end.
     pub layer: i64,
-    /// `token`, `key`, `query` or `value`.
+    /// `token`, `key`, `query` or `value`; what was done to it afterwards stands behind it
+    /// ([`Projected`](crate::Projected)).
     pub facet: String,
     /// Number format of the stored features.
     pub dtype: Dtype,

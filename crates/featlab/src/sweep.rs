@@ -5,9 +5,13 @@
 //! `results.*`, `report.html`, `config.toml`. Killing the process loses at most the shard or the probe in work.
 
 mod comparisons;
+mod cost;
 mod geometry;
 mod grid;
+mod plan;
 mod reducers;
+
+pub(crate) use plan::Plan;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +20,6 @@ use anyhow::{Context as _, Result};
 use backbone::{Layer, LoadOptions, Loaded, Origin, Precision};
 use dataset::{Dataset, Split, Transform};
 use featcache::{Cache, Store};
-use serde::Serialize;
 
 use reducers::Reducers;
 
@@ -45,15 +48,6 @@ pub(crate) struct Sweep {
     others: Vec<Self>,
     /// Whether this is one of those.
     is_other: bool,
-}
-
-/// What `--dry-run` prints.
-#[derive(Debug, Serialize)]
-pub(crate) struct Plan {
-    /// `(split, cache id, images, complete)`.
-    pub(crate) caches: Vec<(String, String, usize, bool)>,
-    /// `(method, dim, probe, seed, key, done)`.
-    pub(crate) cells: Vec<(String, usize, String, u64, String, bool)>,
 }
 
 /// A finished sweep.
@@ -230,35 +224,6 @@ impl Sweep {
             },
             memory: usize::try_from(crate::size_bytes(&self.config.how.memory).context("how.memory")?)?,
         })
-    }
-
-    /// What is there and what would be computed.
-    pub(crate) fn plan(&self) -> Result<Plan> {
-        let mut plan = self.own_plan()?;
-        for other in &self.others {
-            let Plan { caches, cells } = other.plan()?;
-            plan.caches.extend(caches);
-            plan.cells.extend(cells);
-        }
-        Ok(plan)
-    }
-
-    fn own_plan(&self) -> Result<Plan> {
-        let (train, val) = (self.job(&*self.train, true)?, self.job(&*self.val, false)?);
-        let bench = self.bench(&train, &val)?;
-        let records = Records::new(&self.out);
-        let mut caches = Vec::new();
-        for job in [&train, &val] {
-            let complete = self.store(job)?.exists("manifest.json")?;
-            caches.push((job.split.clone(), job.key()?.fingerprint(), job.dataset.len(), complete));
-        }
-        let mut cells = Vec::new();
-        for cell in self.cells(bench.full_dim)? {
-            let key = bench.key(&cell)?;
-            let done = records.get(&key).is_some();
-            cells.push((cell.reducer.method, cell.dim, cell.probe.name().to_owned(), cell.seed, key, done));
-        }
-        Ok(Plan { caches, cells })
     }
 
     /// Computes what is missing and writes the report.

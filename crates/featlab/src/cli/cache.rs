@@ -1,5 +1,7 @@
 //! `featlab cache`: what is stored, and what can be done with it.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use super::{FeatureArgs, LoadingArgs};
@@ -20,6 +22,8 @@ pub enum CacheCommand {
     Repair(RepairArgs),
     /// Write the same features in another form, or to another place
     Convert(ConvertArgs),
+    /// Put every image's tokens through a reducer, into a new cache
+    Project(ProjectArgs),
     /// Read every row once, and say how fast that was
     Scan(ScanArgs),
     /// Remove what belongs to nothing: unknown shards, files of killed writers
@@ -116,6 +120,47 @@ pub struct ConvertArgs {
     /// Where the converted cache goes: a path, or s3://, gs://, az://BUCKET/PREFIX
     #[arg(long)]
     pub out: String,
+}
+
+/// `featlab cache project`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  featlab reduce pca --cache features/train --out pca.safetensors
+  featlab cache project features/train --reducer pca.safetensors --dims 48 --out small/train
+  featlab cache project features/val --reducer pca.safetensors --dims 48 --out small/val
+  featlab probe --cache-train small/train --cache-val small/val --out runs/small
+
+Names, crops, labels, pictures, classes, form and shards are those of the source; class tokens and further columns are left
+out. The reducer's hash is part of the key, so that another reducer makes another cache. The same command again resumes, or
+finds nothing to do. To probe without storing anything: featlab probe --reducer.")]
+pub struct ProjectArgs {
+    /// Path or URL of the cache
+    pub url: String,
+    /// Reducer file of `featlab reduce`, fitted on the same features
+    #[arg(long, value_name = "FILE")]
+    pub reducer: PathBuf,
+    /// Dimensions to keep [default: all that the reducer has]
+    #[arg(long, value_name = "K")]
+    pub dims: Option<usize>,
+    /// Where the projected cache goes: a path, or s3://, gs://, az://BUCKET/PREFIX
+    #[arg(long)]
+    pub out: String,
+    /// Column that is projected, e.g. key_11 of a cache with several
+    #[arg(long, default_value = "tokens")]
+    pub column: String,
+    /// Stored number type: f32, f16, bf16, int8 [default: that of the source]
+    #[arg(long)]
+    pub dtype: Option<String>,
+    /// Form of the files: binary, packed, list, arrow [default: that of the source]
+    #[arg(long)]
+    pub layout: Option<String>,
+    /// Check a finished cache, and project again only what is damaged or missing
+    #[arg(long, conflicts_with = "overwrite")]
+    pub repair: bool,
+    /// Delete what is stored under --out and start again
+    #[arg(long)]
+    pub overwrite: bool,
 }
 
 /// `featlab cache scan`.

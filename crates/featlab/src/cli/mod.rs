@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use cache::{CacheCommand, ConvertArgs, InfoArgs, RepairArgs, ScanArgs, VerifyArgs};
+pub use cache::{CacheCommand, ConvertArgs, InfoArgs, ProjectArgs, RepairArgs, ScanArgs, VerifyArgs};
 pub use doctor::DoctorArgs;
 pub use evaluate::{AttentionArgs, ClassifyArgs, Method, ProbeArgs, ReduceArgs};
 pub use extract::{ExtractArgs, FeatureArgs, LoadingArgs};

@@ -27,7 +27,7 @@ pub struct SweepArgs {
     /// Override one setting, e.g. --set probe.steps=200 (a TOML value, or a plain string)
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Print what would be computed and what is already there, and stop
+    /// Print what is already there and what would be computed, with an estimate of operations, bytes and time, and stop
     #[arg(long)]
     pub dry_run: bool,
     /// Folder for caches, results and the report [default: runs/NAME]

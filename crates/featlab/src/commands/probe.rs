@@ -3,7 +3,6 @@
 use anyhow::{Context as _, Result};
 use dimred::Reducer;
 use featcache::Cache;
-use sha2::{Digest, Sha256};
 
 use crate::Context;
 use crate::bench::{Bench, Cell, Inputs, ReducerId, publish};
@@ -14,6 +13,7 @@ use crate::exit::{Status, integrity, usage};
 use crate::records::{Records, check_local};
 use crate::stages::features::Features;
 use crate::stages::probe::{ClassWeights, ClosedForm, IntervalMethod, Kind, Settings};
+use crate::stages::reducer_file::ReducerFile;
 use crate::study::Study;
 use crate::sweep::Finished;
 
@@ -70,26 +70,7 @@ fn reducer(args: &ProbeArgs, train: &Cache) -> Result<(ReducerId, Reducer)> {
         let id = ReducerId { method: "none".into(), recipe: String::new(), seed: 0, dim: None };
         return Ok((id, Reducer::Identity(dimred::Identity::new(dim))));
     };
-    let bytes =
-        std::fs::read(path).map_err(|e| usage(format!("cannot read reducer {}: {e}", path.display())))?;
-    let reducer = Reducer::from_bytes(&bytes).with_context(|| format!("reducer {}", path.display()))?;
-    if reducer.input_dim() != dim {
-        return Err(integrity(format!(
-            "reducer {} takes {} dimensions, but the features have {dim}",
-            path.display(),
-            reducer.input_dim()
-        )));
-    }
-    let fitted_on = crate::stages::reduce::features_of(&bytes);
-    let features = crate::stages::reduce::features_name(train);
-    if fitted_on.as_ref().is_some_and(|name| *name != features) {
-        return Err(integrity(format!(
-            "reducer {} was fitted on features {}, the cache holds {features}",
-            path.display(),
-            fitted_on.unwrap_or_default()
-        )));
-    }
-    let recipe = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let ReducerFile { reducer, sha256: recipe } = ReducerFile::read(path, train)?;
     Ok((ReducerId { method: reducer.method().to_owned(), recipe, seed: 0, dim: None }, reducer))
 }
 

@@ -41,8 +41,17 @@ pub(crate) fn print(finished: &Finished, context: &Context) -> Result<Status> {
 
 fn plan_text(plan: &Plan) -> String {
     let mut lines = Vec::new();
-    for (split, id, images, complete) in &plan.caches {
-        let state = if *complete { "there" } else { "to compute" };
+    let estimate = &plan.estimate;
+    for ((split, id, images, complete), cost) in plan.caches.iter().zip(&estimate.caches) {
+        let state = match complete {
+            true => "there".to_owned(),
+            false => format!(
+                "to compute: {:.2} GFLOP an image, {:.1} MB to write, {}",
+                cost.gflop_per_image,
+                cost.bytes as f64 / 1e6,
+                about(cost.seconds)
+            ),
+        };
         lines.push(format!("cache {split:8} {id}  {images} images  {state}"));
     }
     for (method, dim, probe, seed, key, done) in &plan.cells {
@@ -51,5 +60,44 @@ fn plan_text(plan: &Plan) -> String {
     }
     let todo = plan.cells.iter().filter(|cell| !cell.5).count();
     lines.push(format!("{todo} of {} probes to compute", plan.cells.len()));
+    if estimate.seconds > 0.0 {
+        lines.push(format!(
+            "features {}, training {}, scoring {}: {} in all",
+            about(estimate.extract_seconds),
+            about(estimate.train_seconds),
+            about(estimate.score_seconds),
+            about(estimate.seconds)
+        ));
+        lines.push(format!("the estimate rests on: {}", estimate.rests_on));
+    }
     lines.join("\n")
+}
+
+/// A time that nobody knows to the second.
+fn about(seconds: f64) -> String {
+    match seconds {
+        0.0 => "nothing".to_owned(),
+        ..1.0 => "less than 1 s".to_owned(),
+        ..90.0 => format!("about {seconds:.0} s"),
+        ..5400.0 => format!("about {:.0} min", seconds / 60.0),
+        _ => format!("about {:.1} h", seconds / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rounded_to_what_is_known() {
+        for (seconds, said) in [
+            (0.0, "nothing"),
+            (0.2, "less than 1 s"),
+            (42.4, "about 42 s"),
+            (125.0, "about 2 min"),
+            (9000.0, "about 2.5 h"),
+        ] {
+            assert_eq!(about(seconds), said);
+        }
+    }
 }

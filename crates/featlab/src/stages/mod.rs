@@ -1,7 +1,8 @@
 //! The stages of the line, one file each: artifact in, artifact out.
 //!
-//! `extract` (images → cache) · `features` (cache → memory) · `reduce`, `layout` and `stego` (features → reducer file) · `sources` (features through
-//! reducers) · `probe` (sources → scored probes) · `refine` (a probe and a dense CRF, on one image) · `crf` (the same, scored) · `gallery` (probes → pictures). A stage never calls
+//! `extract` (images → cache) · `features` (cache → memory) · `reduce`, `layout` and `stego` (features → reducer file, read again by `reducer_file`) ·
+//! `project` (cache through a reducer → cache) · `sources` (features through reducers) · `probe` (sources → scored probes) · `refine` (a probe and a
+//! dense CRF, on one image) · `crf` (the same, scored) · `gallery` (probes → pictures). A stage never calls
 //! a later one.
 //! Beside the line: `classify` (class folder → image features) · `attention` (images → attention maps).
 
@@ -15,7 +16,9 @@ pub(crate) mod gallery;
 pub(crate) mod layout;
 pub(crate) mod pretrain;
 pub(crate) mod probe;
+pub(crate) mod project;
 pub(crate) mod reduce;
+pub(crate) mod reducer_file;
 pub(crate) mod refine;
 pub(crate) mod sources;
 mod state_file;

@@ -4,6 +4,7 @@ mod convert;
 mod gc;
 mod info;
 mod ls;
+mod project;
 mod repair;
 mod scan;
 mod verify;
@@ -24,6 +25,7 @@ pub(crate) fn run(command: CacheCommand, context: &Context) -> Result<Status> {
         CacheCommand::Verify(args) => verify::run(args, context),
         CacheCommand::Repair(args) => repair::run(args, context),
         CacheCommand::Convert(args) => convert::run(args, context),
+        CacheCommand::Project(args) => project::run(args, context),
         CacheCommand::Scan(args) => scan::run(args, context),
         CacheCommand::Gc { url, dry_run, min_age } => {
             gc::run(&url, Duration::from_secs(min_age), dry_run, context)

@@ -21,6 +21,12 @@ pub(super) fn run(args: RepairArgs, context: &Context) -> Result<Status> {
     let store = Store::open(&args.url)?;
     let place = || format!("cache {}", args.url);
     let key = featcache::key_at(&store).with_context(place)?;
+    if !key.projections()?.is_empty() {
+        return Err(usage(format!(
+            "{}: its features were projected, no backbone computes them; `featlab cache project` with --repair does",
+            args.url
+        )));
+    }
     let layout = featcache::layout_at(&store).with_context(place)?;
     // What is not in the key stands in the manifest, unless that is what is damaged.
     let recipe =

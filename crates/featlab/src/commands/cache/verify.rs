@@ -8,13 +8,20 @@ use super::repair::{forward_of, with_precision_of};
 use crate::Context;
 use crate::cli::VerifyArgs;
 use crate::commands::asked::load;
-use crate::exit::{Status, integrity};
+use crate::exit::{Status, integrity, usage};
 
 pub(super) fn run(args: VerifyArgs, context: &Context) -> Result<Status> {
     let cache = context.cache(&args.url)?;
     let sound = bytes(&args.url, &cache, context)?;
     if let Some(backbone) = &args.backbone {
         let key = &cache.manifest().key;
+        if !key.projections()?.is_empty() {
+            return Err(usage(format!(
+                "{}: its features were projected, no backbone computes them; verify the cache that they came from, and this \
+                 one without --backbone",
+                args.url
+            )));
+        }
         let (loaded, device) = load(backbone, &with_precision_of(key, args.loading), context)?;
         golden(&cache, &forward_of(key, &loaded, device)?, context)
             .with_context(|| format!("cache {}", args.url))?;
@@ -62,12 +69,14 @@ fn bytes(url: &str, cache: &Cache, context: &Context) -> Result<Status> {
     for one in &damage {
         context.reporter.warn(one.to_string());
     }
+    let again = match cache.manifest().key.projections()?.is_empty() {
+        true => format!("`featlab cache repair {url}` computes them again"),
+        false => format!("`featlab cache project … --out {url} --repair` projects them again"),
+    };
     let value = json!({ "cache": url, "cache_id": cache.manifest().cache_id, "shards": shards, "damage": damage.iter().map(ToString::to_string).collect::<Vec<_>>() });
     context.output.result(&value, |_| match damage.len() {
         0 => format!("{url}: sound, {} rows in {shards} shards", cache.rows()),
-        n => format!(
-            "{url}: {n} problems in {shards} shards; `featlab cache repair {url}` computes them again"
-        ),
+        n => format!("{url}: {n} problems in {shards} shards; {again}"),
     })?;
     Ok(if damage.is_empty() { Status::Done } else { Status::Damaged })
 }

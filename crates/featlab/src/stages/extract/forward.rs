@@ -8,6 +8,8 @@
 //! Copies go from and to ordinary memory, in which the driver stages them. Pinned memory would be faster, but is reached
 //! through calls of cudarc that are `unsafe`, which this workspace does without.
 
+use std::time::Instant;
+
 use anyhow::{Context as _, Result};
 use backbone::{Features, Layer, Loaded, Precision};
 use candle_core::{DType, Device, Tensor};
@@ -68,10 +70,28 @@ impl Forward<'_> {
     }
 
     /// Floating-point operations of a view, its mirror image included.
-    pub(super) fn work(&self) -> Result<f64> {
+    pub(crate) fn work(&self) -> Result<f64> {
         let side = self.transform.res;
         let once = self.backbone.backbone.spec().work((side, side), &self.layers)?;
         Ok(once * if self.flip_average { 2.0 } else { 1.0 })
+    }
+
+    /// Floating-point operations a second of forward passes, from one pass at this size: of one image on a CPU, where all threads
+    /// share it, of as many as keep it busy on a GPU. A small one before it warms up.
+    pub(crate) fn rate(&self) -> Result<f64> {
+        let (network, side) = (&self.backbone.backbone, self.transform.res);
+        let batch = Self::batch_on(&self.device);
+        let pass = |side: usize| -> Result<f64> {
+            let images = Tensor::full(0.5_f32, (batch, 3, side, side), &self.device)?;
+            let start = Instant::now();
+            let layers = network.forward_layers(&images, &self.layers)?;
+            for layer in layers {
+                layer.cls.to_device(&Device::Cpu)?; // not before it is computed
+            }
+            Ok(start.elapsed().as_secs_f64())
+        };
+        pass(3 * network.spec().patch_size)?;
+        Ok(batch as f64 * network.spec().work((side, side), &self.layers)? / pass(side)?)
     }
 
     /// All layers of each image `[3, h, w]`, averaged with its mirror image's if asked.

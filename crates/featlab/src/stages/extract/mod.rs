@@ -121,7 +121,11 @@ impl Job<'_> {
         Ok(seen.into_iter().skip(1).map(|(block, facet)| Reading { facet, layer: block as i64 }).collect())
     }
 
-    fn layout(&self) -> Result<Layout> {
+    /// Shapes and columns of the rows that this job writes.
+    ///
+    /// # Errors
+    /// As [`Job::key`].
+    pub(crate) fn layout(&self) -> Result<Layout> {
         let spec = self.forward.backbone.backbone.spec();
         let side = self.forward.transform.res / spec.patch_size;
         Ok(Layout {
