@@ -1,4 +1,4 @@
-//! Every probe, method and score that a sweep knows, in one sweep: rows, weights, comparisons, geometry.
+//! Every probe, method and score that a sweep knows, in one sweep: rows, weights, comparisons, geometry; and STEGO's heads.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -107,4 +107,64 @@ fn a_refined_row_is_added_to_what_is_there() {
     let log = sweep(&["reduce.methods=[\"none\"]", "eval.crf=[\"none\"]"]);
     assert!(log.contains("computed features of 0 images and 2 probes"), "{log}");
     assert_eq!(runs(&scratch.path("out")).len(), 4);
+}
+
+#[test]
+fn stego_trains_a_head_for_each_dimension_and_a_nested_one_for_all() {
+    let scratch = Scratch::new();
+    let file = sweep_file(&scratch, &scratch.camvid(7, 2));
+    let sweep = |out: &Path, threads: &str| {
+        let mut command = featlab();
+        command.arg("sweep").arg(&file).arg("--out").arg(out).env("RAYON_NUM_THREADS", threads);
+        for setting in [
+            "reduce.methods=[\"stego\", \"stego-nested\"]",
+            "stego.steps=6",
+            "stego.batch_size=4",
+            "stego.num_neighbors=3",
+            "stego.feature_samples=4",
+        ] {
+            command.arg("--set").arg(setting);
+        }
+        expect(&mut command, 0)
+    };
+    let (one, two) = (scratch.path("one"), scratch.path("two"));
+    sweep(&one, "1");
+    let (_, log) = sweep(&two, "2");
+    assert!(log.contains("STEGO, 12 dimensions: 6 steps, correspondence loss"), "{log}");
+    let found = runs(&one);
+    assert_eq!(found, runs(&two));
+    // Both at 3 and 12 dimensions; all of the features would be no reduction.
+    assert_eq!(found.len(), 2 * 2 * 2);
+    let files = |method: &str| {
+        let all = fs::read_dir(one.join("projections")).unwrap();
+        let names = all.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with(&format!("{method}-")) && name.ends_with(".safetensors")).count()
+    };
+    assert_eq!((files("stego"), files("stego-nested")), (3, 1)); // the first name begins the second
+
+    let cache = fs::read_dir(one.join("features")).unwrap().map(|entry| entry.unwrap().path());
+    let cache = { cache }.find(|path| path.to_string_lossy().contains("train")).unwrap();
+    let reducer = scratch.path("head.safetensors");
+    let mut reduce = featlab();
+    reduce.args([
+        "reduce",
+        "stego",
+        "--nested",
+        "3,6",
+        "--set",
+        "steps=2",
+        "--set",
+        "num_neighbors=2",
+        "--cache",
+    ]);
+    let (said, _) = expect(reduce.arg(&cache).arg("--out").arg(&reducer), 0);
+    assert!(said.contains("stego-nested, 192 → up to 6 dimensions"), "{said}");
+    let mut reduce = featlab();
+    reduce
+        .args(["reduce", "stego", "--cache"])
+        .arg(&cache)
+        .arg("--out")
+        .arg(scratch.path("none.safetensors"));
+    let (_, said) = expect(&mut reduce, 2);
+    assert!(said.contains("--dims K, or for --nested"), "{said}");
 }

@@ -17,6 +17,8 @@ pub enum Method {
     RpSparse,
     /// UMAP of a sample of the tokens, for one dimension
     Umap,
+    /// A STEGO head trained on the cache, for one dimension, or nested for several
+    Stego,
     /// h-NNE of a sample of the tokens, for one dimension. Its authors allow no commercial use of re-implementations, and this is one
     #[cfg(feature = "hnne")]
     Hnne,
@@ -29,6 +31,8 @@ Examples:
   featlab reduce pca --cache features/train --out pca.safetensors
   featlab reduce rp --cache features/train --dims 192 --seed 1 --out rp.safetensors
   featlab reduce umap --cache features/train --dims 12 --out umap12.safetensors
+  featlab reduce stego --cache features/train --dims 70 --set preset=cocostuff27-vit-base --out stego.safetensors
+  featlab reduce stego --cache features/train --nested 3,6,12,24,48 --set steps=1000 --out nested.safetensors
 
 One fit serves every smaller dimension: `featlab probe --reducer pca.safetensors --dims 3,6,12`. A UMAP (or h-NNE) serves the one
 that it was fitted for: `featlab probe --reducer umap12.safetensors`.")]
@@ -45,7 +49,7 @@ pub struct ReduceArgs {
     /// Reducer file to write (.safetensors)
     #[arg(long)]
     pub out: PathBuf,
-    /// Most dimensions that are kept [default: all]; of a UMAP or h-NNE the dimension, which must be given
+    /// Most dimensions that are kept [default: all]; of a UMAP, h-NNE or STEGO head the dimension, which must be given
     #[arg(long)]
     pub dims: Option<usize>,
     /// Column scaling before the projection: none, train (statistics of this cache), batch (the original's; for comparison)
@@ -72,6 +76,12 @@ pub struct ReduceArgs {
     /// How close tokens may lie in a UMAP, from 0 to 1
     #[arg(long, default_value_t = 0.1)]
     pub min_dist: f64,
+    /// Setting of STEGO's training, as in [stego] of a sweep file, e.g. --set steps=1000 --set pos_intra_shift=0.5
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Dimensions that one STEGO head is trained for together; the largest is its own
+    #[arg(long, value_delimiter = ',')]
+    pub nested: Vec<usize>,
     /// Passes over the edges of a UMAP [default: 500 up to 10000 tokens, else 200]
     #[arg(long)]
     pub epochs: Option<usize>,

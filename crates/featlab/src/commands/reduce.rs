@@ -6,10 +6,13 @@ use serde_json::json;
 
 use crate::Context;
 use crate::cli::{Method, ReduceArgs};
+use crate::config::StegoToml;
 use crate::exit::{Status, usage};
 use crate::records::{check_local, write_atomically};
+use crate::stages::features::Features;
 use crate::stages::layout::{LayoutJob, LayoutMethod, Sample};
 use crate::stages::reduce::Job;
+use crate::stages::stego;
 
 pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
     check_local(&args.out)?;
@@ -41,6 +44,7 @@ pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
             sampled = Some(rows);
             reducer
         }
+        Method::Stego => head(&args, cache.clone(), context)?,
         #[cfg(feature = "hnne")]
         Method::Hnne => {
             let (reducer, rows) =
@@ -88,6 +92,28 @@ pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
         lines.join("\n")
     })?;
     Ok(Status::Done)
+}
+
+/// A trained head as asked for.
+fn head(args: &ReduceArgs, cache: featcache::Cache, context: &Context) -> Result<Reducer> {
+    let mut ladder = args.nested.clone();
+    ladder.sort_unstable();
+    ladder.dedup();
+    let dim = match (args.dims, ladder.last()) {
+        (Some(dim), None) => dim,
+        (None, Some(&most)) => most,
+        _ => {
+            return Err(usage(
+                "a STEGO head is trained for --dims K, or for --nested K1,K2,…; give one of them".to_owned(),
+            ));
+        }
+    };
+    let settings: StegoToml = crate::toml_file::parse("", &args.set)?;
+    let config = settings.resolve(dim, ladder, args.seed)?;
+    let features = Features::load_tokens(cache, "training features", context)?;
+    let key = crate::records::key_of(&(&config, &features.cache().manifest().cache_id))?;
+    let state = args.out.with_extension("state");
+    stego::Job { config, state: (&state, &key) }.run(&features, context)
 }
 
 /// A layout as asked for, of `rows` tokens unless told otherwise.

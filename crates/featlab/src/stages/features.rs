@@ -25,26 +25,25 @@ impl Features {
     /// # Errors
     /// If a shard is damaged, or no row has a label.
     pub(crate) fn load(cache: Cache, what: &str, context: &Context) -> Result<Self> {
-        let progress = context.reporter.start(&format!("read {what}"), cache.rows() as u64, "images");
         if !cache.layout().has_label {
             return Err(usage(format!("{what}: this cache has no labels; probes need them")));
         }
-        let (mut rows, mut labelled) = (Vec::new(), Vec::new());
-        let columns = Some(vec![cache.column().to_owned(), "label".to_owned()]);
-        let read = ReadOptions { columns, ..ReadOptions::default() };
-        for record in cache.stream(&StreamOptions { read, ..StreamOptions::default() })? {
-            context.interrupt.check()?;
-            let record = record.with_context(|| format!("reading {what}"))?;
-            progress.tick(1);
-            if record.label().is_some() {
-                labelled.push(rows.len());
-            }
-            rows.push(record);
-        }
+        let columns = vec![cache.column().to_owned(), "label".to_owned()];
+        let rows = read(&cache, columns, what, context)?;
+        let labelled: Vec<usize> = (0..rows.len()).filter(|&i| rows[i].label().is_some()).collect();
         if labelled.is_empty() {
             return Err(usage(format!("{what}: no image of this cache has a label; probes need labels")));
         }
         Ok(Self { cache, rows, labelled })
+    }
+
+    /// Reads and checks every row's tokens; all rows count as images, and there are no labels to ask for.
+    ///
+    /// # Errors
+    /// If a shard is damaged.
+    pub(crate) fn load_tokens(cache: Cache, what: &str, context: &Context) -> Result<Self> {
+        let rows = read(&cache, vec![cache.column().to_owned()], what, context)?;
+        Ok(Self { labelled: (0..rows.len()).collect(), cache, rows })
     }
 
     /// The cache that was read.
@@ -105,4 +104,17 @@ impl Features {
         }
         Ok(moments)
     }
+}
+
+/// All rows of a cache with some of their columns.
+fn read(cache: &Cache, columns: Vec<String>, what: &str, context: &Context) -> Result<Vec<Record>> {
+    let progress = context.reporter.start(&format!("read {what}"), cache.rows() as u64, "images");
+    let read = ReadOptions { columns: Some(columns), ..ReadOptions::default() };
+    let mut rows = Vec::with_capacity(cache.rows());
+    for record in cache.stream(&StreamOptions { read, ..StreamOptions::default() })? {
+        context.interrupt.check()?;
+        rows.push(record.with_context(|| format!("reading {what}"))?);
+        progress.tick(1);
+    }
+    Ok(rows)
 }
