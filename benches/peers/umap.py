@@ -13,12 +13,14 @@ import argparse
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import warnings
 
 os.environ.setdefault("RAYON_NUM_THREADS", "2")
 warnings.filterwarnings("ignore")
+del sys.path[0]  # this folder, where this file would be taken for the package
 
 import numpy as np
 import umap

@@ -1,11 +1,12 @@
 //! Moments: count, mean and scatter matrix of rows, streamed into 64-bit sums with O(d²) memory.
 //!
-//! Each block of some hundred rows is centred by its own mean, its scatter `CᵀC` added, and the two means combined (Chan,
-//! Golub and LeVeque, 1983): no cancellation, whatever the offset. Products within a block are 32-bit, as the features
-//! are; everything across blocks is 64-bit. The first [`EXACT_ROWS`] rows, where a few roundings would show, and numbers
-//! whose squares 32 bits do not hold, are multiplied in 64 bits as well. The order of additions is that of the calls and of
-//! blocks whose size depends on the call alone; threads only share the units of the matrix, so the bits do not depend on
-//! how many there are.
+//! The rows of a call, in groups of at most [`GROUP`], are centred by the mean of all rows so far (the first ones by their
+//! own), their scatter `CᵀC` is added, and the two means are combined (Chan, Golub and LeVeque, 1983): no cancellation,
+//! whatever the offset, since what a group lies off the mean is scatter as well. Products within a block of some hundred
+//! rows are 32-bit, as the features are; everything across blocks is 64-bit. The first [`EXACT_ROWS`] rows, where a few
+//! roundings would show, and numbers whose squares 32 bits do not hold, are multiplied in 64 bits as well. The order of
+//! additions is that of the calls and of blocks whose size depends on the call alone; threads only share the units of the
+//! matrix, so the bits do not depend on how many there are.
 
 use kernels::{CentredRows, Level, RankOne, SCATTER_UNIT};
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
@@ -82,8 +83,14 @@ impl Moments {
             self.count += n as u64;
             return Ok(());
         }
+        // One way into the pool for all that is done in parallel.
+        rayon::scope(|_| self.add_rows(rows))
+    }
+
+    /// Adds rows of the right width, not none.
+    fn add_rows(&mut self, rows: ArrayView2<'_, f32>) -> Result<()> {
         // A number that is not finite is found group by group: what the groups before it added is undone.
-        let before = (n > GROUP).then(|| self.clone());
+        let before = (rows.nrows() > GROUP).then(|| self.clone());
         let rows = rows.as_standard_layout();
         for (i, group) in rows.axis_chunks_iter(Axis(0), GROUP).enumerate() {
             if let Err(error) = self.add_group(group, i * GROUP) {
@@ -100,19 +107,21 @@ impl Moments {
     fn add_group(&mut self, rows: ArrayView2<'_, f32>, first: usize) -> Result<()> {
         let (n, d) = rows.dim();
         let height = n.div_ceil(n.div_ceil(BLOCK)); // blocks of even height
-        let blocks = n.div_ceil(height);
-        let mut spare = std::mem::take(&mut self.spare.0);
-        spare.resize_with(spare.len().max(blocks), || CentredRows::new(Level::current()));
         let numbers = rows.to_slice().expect("rows in standard layout");
-        (spare.par_iter_mut().zip(numbers.par_chunks(height * d)).with_max_len(1))
-            .for_each(|(block, rows)| block.lay_out(rows, d));
-        let laid_out = &spare[..blocks];
-        if laid_out.iter().flat_map(CentredRows::mean).all(|mean| mean.is_finite()) {
-            let exact = self.count + n as u64 <= EXACT_ROWS || !laid_out.iter().all(CentredRows::in_range);
+        let mut spare = std::mem::take(&mut self.spare.0);
+        let few = self.count < EXACT_ROWS;
+        let shift: Vec<f32> = if few { vec![0.0; d] } else { to_f32(&self.mean) }; // [d]
+        let mut blocks = lay_out(&mut spare, numbers, &shift, height);
+        let mean = mean(blocks, n);
+        if mean.iter().all(|mean| mean.is_finite()) {
+            if few && self.count + n as u64 > EXACT_ROWS {
+                blocks = lay_out(&mut spare, numbers, &to_f32(&mean), height);
+            }
+            let exact = self.count + n as u64 <= EXACT_ROWS || !blocks.iter().all(CentredRows::in_range);
             if exact {
                 rows.axis_chunks_iter(Axis(0), height).for_each(|block| self.add_exactly(block));
             } else {
-                self.add_blocks(laid_out);
+                self.add_blocks(blocks, &mean, n as u64);
             }
             self.spare.0 = spare;
             return Ok(());
@@ -124,21 +133,17 @@ impl Moments {
         }
     }
 
-    /// Adds blocks whose products are 32-bit.
-    fn add_blocks(&mut self, blocks: &[CentredRows]) {
-        let terms: Vec<Term> = (blocks.iter())
-            .flat_map(|block| {
-                let mean = Array1::from_vec(block.mean().to_vec());
-                // The products are about the shift, the 32-bit number beside the mean.
-                let off = &mean - &Array1::from_iter(block.shift().iter().map(|&x| f64::from(x)));
-                let rounding = Term { weight: -(block.rows() as f64), vector: off };
-                [self.combine(block.rows() as u64, &mean), rounding]
-            })
-            .collect();
-        let terms: Vec<RankOne<'_>> = terms.iter().map(Term::view).collect();
-        self.scatter.for_each_unit(|row, column, sums| {
-            blocks.iter().for_each(|block| block.add_to(row, column, sums));
-            RankOne::add_to(&terms, row, column, sums);
+    /// Adds blocks of `n` rows together, whose products are 32-bit.
+    fn add_blocks(&mut self, blocks: &[CentredRows], mean: &Array1<f64>, n: u64) {
+        // The products are about the shift, a 32-bit number beside the mean.
+        let off = mean - &Array1::from_iter(blocks[0].shift().iter().map(|&x| f64::from(x)));
+        let terms = [self.combine(n, mean), Term { weight: -(n as f64), vector: off }];
+        let terms = [terms[0].view(), terms[1].view()];
+        self.scatter.for_each_hand(|units| {
+            for block in blocks {
+                units.iter_mut().for_each(|unit| block.add_to(unit.row, unit.column, unit.numbers));
+            }
+            units.iter_mut().for_each(|unit| RankOne::add_to(&terms, unit.row, unit.column, unit.numbers));
         });
     }
 
@@ -250,6 +255,33 @@ impl Term {
     }
 }
 
+fn to_f32(vector: &Array1<f64>) -> Vec<f32> {
+    vector.iter().map(|&x| x as f32).collect()
+}
+
+/// Lays out rows in blocks of a height; `spare` grows where needed.
+fn lay_out<'a>(
+    spare: &'a mut Vec<CentredRows>,
+    rows: &[f32],
+    shift: &[f32],
+    height: usize,
+) -> &'a [CentredRows] {
+    let rows = rows.par_chunks(height * shift.len());
+    let blocks = rows.len();
+    spare.resize_with(spare.len().max(blocks), || CentredRows::new(Level::current()));
+    (spare.par_iter_mut().zip(rows).with_max_len(1)).for_each(|(block, rows)| block.lay_out(rows, shift));
+    &spare[..blocks]
+}
+
+/// The mean of `n` rows in blocks, `[d]`.
+fn mean(blocks: &[CentredRows], n: usize) -> Array1<f64> {
+    let mut sums = blocks[0].sums().to_vec();
+    for block in &blocks[1..] {
+        sums.iter_mut().zip(block.sums()).for_each(|(sum, x)| *sum += x);
+    }
+    Array1::from_vec(sums) / n as f64
+}
+
 /// Adds `[≤ u, ≤ u]` numbers to a unit.
 fn add_unit(sums: &mut [f64], numbers: ArrayView2<'_, f64>) {
     for (sums, numbers) in sums.chunks_exact_mut(SCATTER_UNIT).zip(numbers.rows()) {
@@ -333,6 +365,22 @@ mod tests {
             assert!((x - want[[i, j]]).abs() <= 4e-7 * size, "{i} {j}: {x} is not {}", want[[i, j]]);
         }
         assert_eq!((moments.scale().unwrap()[6], covariance[[6, 6]]), (1.0, 0.0));
+    }
+
+    #[test]
+    fn calls_far_off_the_mean_so_far_cost_no_precision() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut rows = rows(20 * 784, 7, 0.0);
+        for mut call in rows.axis_chunks_iter_mut(Axis(0), 784) {
+            call += &Array1::from_shape_fn(7, |_| rng.random_range(-30.0..30.0f32));
+        }
+        let mut moments = Moments::new(7);
+        rows.axis_chunks_iter(Axis(0), 784).for_each(|call| moments.add(call).unwrap());
+        let (covariance, want) = (moments.covariance().unwrap(), naive(&rows));
+        for ((i, j), &x) in covariance.indexed_iter() {
+            let size = (want[[i, i]] * want[[j, j]]).sqrt();
+            assert!((x - want[[i, j]]).abs() <= 4e-7 * size, "{i} {j}: {x} is not {}", want[[i, j]]);
+        }
     }
 
     #[test]

@@ -18,6 +18,14 @@ pub(crate) struct Symmetric {
     units: Vec<f64>,
 }
 
+/// A unit of the matrix; row and column are counted in units.
+pub(crate) struct Unit<'a> {
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+    /// `[SCATTER_UNIT, SCATTER_UNIT]`
+    pub(crate) numbers: &'a mut [f64],
+}
+
 impl Symmetric {
     /// Zeros.
     pub(crate) fn new(d: usize) -> Self {
@@ -27,10 +35,23 @@ impl Symmetric {
 
     /// Calls `f(row, column, numbers)` for every unit, on all threads. Rows and columns are counted in units.
     pub(crate) fn for_each_unit(&mut self, f: impl Fn(usize, usize, &mut [f64]) + Sync) {
+        self.for_each_hand(|units| {
+            units.iter_mut().for_each(|unit| f(unit.row, unit.column, &mut *unit.numbers));
+        });
+    }
+
+    /// Calls `f` for some units at a time, on all threads. Every thread gets about two calls, with about as many units on the
+    /// diagonal.
+    pub(crate) fn for_each_hand(&mut self, f: impl Fn(&mut [Unit<'_>]) + Sync) {
         let columns = self.d.div_ceil(SCATTER_UNIT);
-        let places: Vec<(usize, usize)> = (0..columns).flat_map(|q| (0..=q).map(move |p| (p, q))).collect();
-        (self.units.par_chunks_exact_mut(UNIT).zip(places).with_max_len(1))
-            .for_each(|(unit, (row, column))| f(row, column, unit));
+        let places = (0..columns).flat_map(|q| (0..=q).map(move |p| (p, q)));
+        let mut hands: Vec<Vec<Unit<'_>>> = Vec::new();
+        hands.resize_with(2 * rayon::current_num_threads(), Vec::new);
+        let count = hands.len();
+        for (i, (numbers, (row, column))) in self.units.chunks_exact_mut(UNIT).zip(places).enumerate() {
+            hands[i % count].push(Unit { row, column, numbers });
+        }
+        hands.par_iter_mut().with_max_len(1).for_each(|units| f(units));
     }
 
     /// Adds another one of the same width.

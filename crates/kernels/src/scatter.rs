@@ -1,10 +1,10 @@
 //! The scatter of rows, `Σ (x − s)(x − s)ᵀ`, in units of the upper triangle: 32-bit products of short blocks of rows,
 //! added up in 64 bits.
 //!
-//! A block of rows is centred by its own mean and laid out in panels of [`SCATTER_UNIT`] columns, `[rows, 48]` one after the
-//! other: a tile of the product reads a few vectors of one panel's row and a few single numbers of another's. A sum of products
-//! runs over one block only, in the order of its rows, and is then added to a 64-bit number: the same bits whoever computes a
-//! unit. This is no general product; that is [`gemm`](crate::gemm).
+//! A block of rows is centred by 32-bit numbers that the caller chooses, and laid out in panels of [`SCATTER_UNIT`] columns,
+//! `[rows, 48]` one after the other: a tile of the product reads a few vectors of one panel's row and a few single numbers of
+//! another's. A sum of products runs over one block only, in the order of its rows, and is then added to a 64-bit number: the
+//! same bits whoever computes a unit. This is no general product; that is [`gemm`](crate::gemm).
 
 use pulp::Simd;
 
@@ -24,15 +24,15 @@ pub struct RankOne<'a> {
     pub vector: &'a [f64],
 }
 
-/// One block of rows `[n, d]`, centred by the 32-bit number nearest to their mean.
+/// One block of rows `[n, d]`, a 32-bit number subtracted from each column.
 ///
 /// The buffers are used again when another block is [laid out](Self::lay_out).
 #[derive(Debug, Clone)]
 pub struct CentredRows {
     level: Level,
     rows: usize,
-    mean: Vec<f64>,    // [d]
-    shift: Vec<f32>,   // [d], filled up to whole units
+    sums: Vec<f64>,    // [d], of the rows as they were
+    shift: Vec<f32>,   // [columns], d filled up to whole units
     largest: Vec<f32>, // [columns], of the absolute centred numbers
     panels: Vec<f32>,  // [columns / 48, n, 48], and 48 zeros
 }
@@ -41,34 +41,34 @@ impl CentredRows {
     /// No rows, for a level's vectors.
     #[must_use]
     pub fn new(level: Level) -> Self {
-        Self { level, rows: 0, mean: Vec::new(), shift: Vec::new(), largest: Vec::new(), panels: Vec::new() }
+        Self { level, rows: 0, sums: Vec::new(), shift: Vec::new(), largest: Vec::new(), panels: Vec::new() }
     }
 
-    /// Centres and lays out `rows`, `[n, d]` in row-major order. A number that is not finite shows in the mean.
+    /// Subtracts `shift`, `[d]`, from `rows`, `[n, d]` in row-major order, and lays them out. A number that is not finite
+    /// shows in the sums.
     ///
     /// # Panics
     /// If these are not whole rows, or none.
-    pub fn lay_out(&mut self, rows: &[f32], d: usize) {
+    pub fn lay_out(&mut self, rows: &[f32], shift: &[f32]) {
+        let d = shift.len();
         assert!(d > 0 && !rows.is_empty() && rows.len().is_multiple_of(d), "rows of {d} numbers");
         self.rows = rows.len() / d;
-        self.mean.clear();
-        self.mean.resize(d, 0.0);
-        simd(
-            #[inline(always)]
-            || add_rows(rows, &mut self.mean),
-        );
-        let n = self.rows as f64;
-        self.mean.iter_mut().for_each(|mean| *mean /= n);
+        self.sums.clear();
+        self.sums.resize(d, 0.0);
         let columns = d.next_multiple_of(SCATTER_UNIT);
         self.shift.clear();
-        self.shift.extend(self.mean.iter().map(|&mean| mean as f32));
+        self.shift.extend_from_slice(shift);
         self.shift.resize(columns, 0.0);
         self.largest.clear();
         self.largest.resize(columns, 0.0);
         self.panels.resize((columns * self.rows) + SCATTER_UNIT, 0.0);
+        if columns > d {
+            let last = (columns - SCATTER_UNIT) * self.rows;
+            self.panels[last..].fill(0.0); // what lies behind the last column
+        }
         simd(
             #[inline(always)]
-            || centre(rows, &self.shift, &mut self.largest, d, &mut self.panels),
+            || centre(rows, &self.shift, &mut self.sums, &mut self.largest, &mut self.panels),
         );
     }
 
@@ -78,16 +78,16 @@ impl CentredRows {
         self.rows
     }
 
-    /// The mean of the rows in 64 bits, `[d]`.
+    /// The sums of the rows in 64 bits, `[d]`.
     #[must_use]
-    pub fn mean(&self) -> &[f64] {
-        &self.mean
+    pub fn sums(&self) -> &[f64] {
+        &self.sums
     }
 
     /// What was subtracted from the rows, `[d]`.
     #[must_use]
     pub fn shift(&self) -> &[f32] {
-        &self.shift[..self.mean.len()]
+        &self.shift[..self.sums.len()]
     }
 
     /// Whether 32 bits hold the squares of the centred numbers: the largest of every column is 0 or of a size between 1e-15 and
@@ -140,52 +140,64 @@ impl RankOne<'_> {
     }
 }
 
-/// Adds the rows to `sums`, four at a time.
+/// Writes `x − shift` as panels, adds the rows to `sums`, and finds the largest.
 #[inline(always)]
-fn add_rows(rows: &[f32], sums: &mut [f64]) {
+fn centre(rows: &[f32], shift: &[f32], sums: &mut [f64], largest: &mut [f32], panels: &mut [f32]) {
     let d = sums.len();
+    let n = rows.len() / d;
     let fours = rows.chunks_exact(4 * d);
     let rest = fours.remainder();
-    for four in fours {
-        let (a, b) = four.split_at(2 * d);
-        let ((a, b), (c, e)) = (a.split_at(d), b.split_at(d));
-        for j in 0..d {
-            sums[j] += (f64::from(a[j]) + f64::from(b[j])) + (f64::from(c[j]) + f64::from(e[j]));
-        }
+    for (i, four) in fours.enumerate() {
+        centre_some::<4>(four, 4 * i, n, shift, sums, largest, panels);
     }
-    for row in rest.chunks_exact(d) {
-        for (sum, &x) in sums.iter_mut().zip(row) {
-            *sum += f64::from(x);
-        }
+    for (i, row) in rest.chunks_exact(d).enumerate() {
+        centre_some::<1>(row, n - n % 4 + i, n, shift, sums, largest, panels);
     }
 }
 
-/// Writes `x − shift` as panels, zeros behind the last column.
+/// The same for the `N` rows from `first` on, of `n`.
 #[inline(always)]
-fn centre(rows: &[f32], shift: &[f32], largest: &mut [f32], d: usize, panels: &mut [f32]) {
-    const W: usize = SCATTER_UNIT;
-    let n = rows.len() / d;
-    let (shift, _) = shift.as_chunks::<W>();
-    let (largest, _) = largest.as_chunks_mut::<W>();
-    for (i, row) in rows.chunks_exact(d).enumerate() {
-        let (whole, rest) = row.as_chunks::<W>();
-        for (p, ((x, s), largest)) in whole.iter().zip(shift).zip(largest.iter_mut()).enumerate() {
-            let to: &mut [f32] = &mut panels[(p * n + i) * W..][..W];
-            for j in 0..W {
-                let centred = x[j] - s[j];
+fn centre_some<const N: usize>(
+    rows: &[f32],
+    first: usize,
+    n: usize,
+    shift: &[f32],
+    sums: &mut [f64],
+    largest: &mut [f32],
+    panels: &mut [f32],
+) {
+    const C: usize = 16; // columns at a time, part of a unit
+    let d = sums.len();
+    let place = |column: usize| (column / SCATTER_UNIT * n + first) * SCATTER_UNIT + column % SCATTER_UNIT;
+    let (sums, last_sums) = sums.as_chunks_mut::<C>();
+    let (shifts, largests) = (shift.as_chunks::<C>().0, largest.as_chunks_mut::<C>().0);
+    let whole = sums.len();
+    for (c, ((sums, shift), largest)) in sums.iter_mut().zip(shifts).zip(largests.iter_mut()).enumerate() {
+        let to = &mut panels[place(c * C)..][..(N - 1) * SCATTER_UNIT + C];
+        let (mut total, mut top) = ([0.0; C], *largest);
+        for r in 0..N {
+            let x = rows[r * d + c * C..].first_chunk::<C>().expect("C columns");
+            let to = to[r * SCATTER_UNIT..].first_chunk_mut::<C>().expect("C columns");
+            for j in 0..C {
+                let centred = x[j] - shift[j];
                 to[j] = centred;
-                largest[j] = if centred.abs() > largest[j] { centred.abs() } else { largest[j] };
+                top[j] = if centred.abs() > top[j] { centred.abs() } else { top[j] };
+                total[j] += f64::from(x[j]);
             }
         }
-        for (p, s) in shift.iter().enumerate().skip(whole.len()) {
-            let to = &mut panels[(p * n + i) * W..][..W];
-            to.fill(0.0);
-            if p == whole.len() {
-                for (j, (&x, &s)) in rest.iter().zip(s).enumerate() {
-                    to[j] = x - s;
-                    largest[p][j] = largest[p][j].max(to[j].abs());
-                }
-            }
+        *largest = top;
+        for (sum, x) in sums.iter_mut().zip(total) {
+            *sum += x;
+        }
+    }
+    for (j, sum) in last_sums.iter_mut().enumerate() {
+        for r in 0..N {
+            let x = rows[r * d + whole * C + j];
+            let centred = x - shifts[whole][j];
+            panels[place(whole * C + j) + r * SCATTER_UNIT] = centred;
+            let largest = &mut largests[whole][j];
+            *largest = if centred.abs() > *largest { centred.abs() } else { *largest };
+            *sum += f64::from(x);
         }
     }
 }
@@ -215,7 +227,8 @@ impl pulp::WithSimd for Product<'_> {
     }
 }
 
-/// All tiles of one unit, `R` rows by `NV` of the `V` vectors of a panel's row each.
+/// All tiles of one unit, `R` rows by `NV` of the `V` vectors of a panel's row each; where the diagonal cuts a tile, without
+/// the vectors that lie below it.
 #[inline(always)]
 fn product<S: Simd, const R: usize, const NV: usize, const V: usize>(simd: S, product: Product<'_>) {
     const W: usize = SCATTER_UNIT;
@@ -224,23 +237,39 @@ fn product<S: Simd, const R: usize, const NV: usize, const V: usize>(simd: S, pr
     // What follows a panel is read but not used: the next one, or zeros.
     let (left, right) = (&block.panels[row * len..][..len + W], &block.panels[column * len..][..len + W]);
     let right = S::as_simd_f32s(right).0;
-    let columns = NV * S::F32_LANES;
     for v in (0..V).step_by(NV) {
-        let vectors = right[v..][..block.rows * V].as_chunks::<V>().0;
         for first in (0..W).step_by(R) {
-            if row == column && first >= v * S::F32_LANES + columns {
-                continue; // below the diagonal
-            }
+            let below = if row == column { (first / S::F32_LANES).saturating_sub(v) } else { 0 };
+            let v = v + below;
             // The factors of a row are the first of each 48 numbers, counted from the tile's first on.
             let factors = left[first..][..len].as_chunks::<W>().0;
-            let tile = tile::<S, R, NV, V>(simd, factors, vectors);
-            for (r, tile) in tile.iter().enumerate() {
-                let sums = &mut sums[(first + r) * W + v * S::F32_LANES..][..columns];
-                let tile: &[f32] = pulp::bytemuck::cast_slice(tile);
-                for (sum, &x) in sums.iter_mut().zip(tile) {
-                    *sum += f64::from(x);
-                }
+            let vectors = right[v.min(V)..][..block.rows * V].as_chunks::<V>().0;
+            let sums = &mut sums[first * W + v * S::F32_LANES..];
+            match NV.saturating_sub(below) {
+                0 => {} // all below
+                1 => add_tile::<S, R, 1, V>(simd, factors, vectors, sums),
+                2 => add_tile::<S, R, 2, V>(simd, factors, vectors, sums),
+                3 => add_tile::<S, R, 3, V>(simd, factors, vectors, sums),
+                _ => add_tile::<S, R, 4, V>(simd, factors, vectors, sums),
             }
+        }
+    }
+}
+
+/// Adds a tile to its place in the sums of a unit, which start at its corner.
+#[inline(always)]
+fn add_tile<S: Simd, const R: usize, const NV: usize, const V: usize>(
+    simd: S,
+    factors: &[[f32; SCATTER_UNIT]],
+    vectors: &[[S::f32s; V]],
+    sums: &mut [f64],
+) {
+    let tile = tile::<S, R, NV, V>(simd, factors, vectors);
+    for (r, tile) in tile.iter().enumerate() {
+        let sums = &mut sums[r * SCATTER_UNIT..][..NV * S::F32_LANES];
+        let tile: &[f32] = pulp::bytemuck::cast_slice(tile);
+        for (sum, &x) in sums.iter_mut().zip(tile) {
+            *sum += f64::from(x);
         }
     }
 }
@@ -272,6 +301,12 @@ mod tests {
         (0..n * d).map(|i| offset + ((i * i % 1013) as f32 * 0.37).sin() * (1 + i % d) as f32).collect()
     }
 
+    /// The 32-bit numbers beside the means.
+    fn means(rows: &[f32], d: usize) -> Vec<f32> {
+        let n = (rows.len() / d) as f64;
+        (0..d).map(|j| (rows.chunks_exact(d).map(|row| f64::from(row[j])).sum::<f64>() / n) as f32).collect()
+    }
+
     fn exact(rows: &[f32], d: usize, about: &[f32], i: usize, j: usize) -> f64 {
         let centred = |row: &[f32], j: usize| f64::from(row[j]) - f64::from(about[j]);
         rows.chunks_exact(d).map(|row| centred(row, i) * centred(row, j)).sum()
@@ -283,8 +318,9 @@ mod tests {
             for (n, d) in [(1, 1), (7, 5), (256, 48), (33, 49), (100, 130)] {
                 let rows = rows(n, d, 100.0);
                 let mut block = CentredRows::new(level);
-                block.lay_out(&rows, d);
-                let shift = block.shift().to_vec();
+                let shift = means(&rows, d);
+                block.lay_out(&rows, &shift);
+                assert_eq!(block.shift(), shift);
                 let vector: Vec<f64> = (0..d).map(|j| j as f64 * 0.1).collect();
                 for column in 0..d.div_ceil(SCATTER_UNIT) {
                     for row in 0..=column {
@@ -315,12 +351,15 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_is_exact_and_buffers_are_used_again() {
+    fn sums_are_exact_and_buffers_are_used_again() {
         let mut block = CentredRows::new(Level::current());
-        block.lay_out(&rows(200, 100, 1e6), 100);
+        let large = rows(201, 100, 1e6);
+        block.lay_out(&large, &[1e6; 100]);
+        let sum = |j: usize| large.chunks_exact(100).map(|row| f64::from(row[j])).sum::<f64>();
+        assert!(block.sums().iter().enumerate().all(|(j, &x)| (x - sum(j)).abs() < 1e-6));
         let small = [1.0, 5.0, 2.0, 5.0, 6.0, 5.0];
-        block.lay_out(&small, 2);
-        assert_eq!((block.rows(), block.mean(), block.shift()), (3, &[3.0, 5.0][..], &[3.0, 5.0][..]));
+        block.lay_out(&small, &[3.0, 5.0]);
+        assert_eq!((block.rows(), block.sums(), block.shift()), (3, &[9.0, 15.0][..], &[3.0, 5.0][..]));
         let mut sums = vec![0.0; SCATTER_UNIT * SCATTER_UNIT];
         block.add_to(0, 0, &mut sums);
         assert_eq!((sums[0], sums[1], sums[SCATTER_UNIT + 1], sums[2]), (14.0, 0.0, 0.0, 0.0));
@@ -334,7 +373,7 @@ mod tests {
         {
             let mut rows = rows(9, 50, 0.0);
             rows.chunks_exact_mut(50).enumerate().for_each(|(i, row)| row[49] = if i == 4 { x } else { 0.0 });
-            block.lay_out(&rows, 50);
+            block.lay_out(&rows, &means(&rows, 50));
             assert_eq!(block.in_range(), fits, "{x}");
         }
     }
@@ -343,7 +382,7 @@ mod tests {
     #[should_panic(expected = "unit 1, 0 of 2")]
     fn units_below_the_diagonal_are_refused() {
         let mut block = CentredRows::new(Level::current());
-        block.lay_out(&rows(3, 60, 0.0), 60);
+        block.lay_out(&rows(3, 60, 0.0), &[0.0; 60]);
         block.add_to(1, 0, &mut vec![0.0; SCATTER_UNIT * SCATTER_UNIT]);
     }
 }
