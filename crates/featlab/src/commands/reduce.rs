@@ -57,7 +57,7 @@ pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
         Reducer::Pca(pca) => Reducer::Pca(pca.whitened(args.whiten)),
         other => other,
     };
-    let method = reducer.method();
+    let (method, max_dim) = (reducer.method(), reducer.max_dim());
     let mut provenance = Job::provenance(&cache);
     if let Some(rows) = sampled {
         provenance.insert(
