@@ -11,7 +11,7 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use ndarray::{Array2, Array3, ArrayView2, Axis};
+use ndarray::{Array2, Array3, ArrayView2, ArrayViewMut1, Axis};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -69,10 +69,8 @@ fn main() -> segment::stego::Result<()> {
     report("step", 7, || trainer.advance(&set, &pairs).map(drop))?;
 
     let mut directions = Array2::from_shape_simple_fn((images, DIM), || StandardNormal.sample(&mut rng));
-    directions
-        .outer_iter_mut()
-        .for_each(|mut row: ndarray::ArrayViewMut1<'_, f32>| row /= row.dot(&row).sqrt());
-    report("neighbours", 1, || nearest_neighbours(directions.view(), 30).map(drop))
+    directions.outer_iter_mut().for_each(|mut row: ArrayViewMut1<'_, f32>| row /= row.dot(&row).sqrt());
+    report("neighbours", 3, || nearest_neighbours(directions.view(), 30).map(drop))
 }
 
 fn report(
