@@ -1,15 +1,18 @@
-//! The head and the correspondence loss against the reference cases `03_*`, the neighbours against `09_*`, of `$FEATLAB_GOLDEN` (default
+//! STEGO against other implementations: the losses against automatic differentiation on small data kept in the repository
+//! (`tests/golden/segment/make_stego.py`), the head and the correspondence loss against the reference cases `03_*`, the neighbours against `09_*`, of `$FEATLAB_GOLDEN` (default
 //! `../shared/golden` beside the workspace), where that folder is.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test that cannot go on panics; one that skips says so
 
 mod reference;
 
-use ndarray::{Array, Array3, Axis};
+use std::path::Path;
+
+use ndarray::{Array, Array3, Array4, ArrayD, ArrayView2, Axis};
 use reference::{File, cases};
 use segment::stego::{
-    CorrespondenceGradient, CorrespondenceParams, CorrespondenceSide, Head, HeadKind, HeadShape, Masks,
-    Points, nearest_neighbours, pooled_directions, without_fixed_points,
+    CorrespondenceGradient, CorrespondenceParams, CorrespondenceSide, CrfLoss, Decoder, Head, HeadKind,
+    HeadShape, Masks, Points, nearest_neighbours, pooled_directions, without_fixed_points,
 };
 
 /// A case's tensors with the conventions of this crate.
@@ -104,6 +107,86 @@ impl Case {
             ..CorrespondenceParams::default()
         }
     }
+}
+
+fn floats(file: &File, name: &str) -> ArrayD<f32> {
+    let (shape, values) = file.get(name);
+    Array::from_shape_vec(shape, values.iter().map(|&x| x as f32).collect()).unwrap()
+}
+
+fn cube(file: &File, name: &str) -> Array3<f32> {
+    floats(file, name).into_dimensionality().unwrap()
+}
+
+fn near<'a>(file: &File, name: &str, got: impl IntoIterator<Item = &'a f32>) {
+    near_f64(file, name, &got.into_iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+}
+
+fn near_f64(file: &File, name: &str, got: &[f64]) {
+    let want = file.vector(name);
+    assert_eq!(got.len(), want.len(), "{name}");
+    let most = want.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+    let worst = got.iter().zip(&want).fold(0.0_f64, |worst, (a, b)| worst.max((a - b).abs()));
+    assert!(worst <= 3e-6 * most + 1e-7, "{name}: off by {worst} of {most}");
+}
+
+#[test]
+fn own_numbers() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/segment/stego.safetensors");
+    let file = File::read(&path);
+    let grid = (4, 5);
+    let [features, features_pos, codes, codes_pos] =
+        ["features", "features_pos", "codes", "codes_pos"].map(|name| cube(&file, name));
+    let points = ["points1", "points2"].map(|name| {
+        let of_image = |image: ArrayView2<'_, f32>| {
+            let points: Vec<_> = image.outer_iter().map(|point| [point[0], point[1]]).collect();
+            Points::new(&points, grid).unwrap()
+        };
+        cube(&file, name).outer_iter().map(of_image).collect::<Vec<_>>()
+    });
+    let indices = |name| file.matrix(name).mapv(|x| x as usize);
+    let negatives: Vec<_> = indices("negatives").outer_iter().map(|row| row.to_vec()).collect();
+    let ladder =
+        |rungs: &[usize]| CorrespondenceParams { ladder: rungs.to_vec(), ..CorrespondenceParams::default() };
+    let variants = (0..8).map(|bits| {
+        let [p, z, s] = [4, 2, 1].map(|bit| bits & bit);
+        let name = format!("p{}z{}s{s}", p / 4, z / 2);
+        let params = CorrespondenceParams {
+            pointwise: p != 0,
+            zero_clamp: z != 0,
+            stabalize: s != 0,
+            ..CorrespondenceParams::default()
+        };
+        (name, params)
+    });
+    for (name, params) in variants.chain([("ladder".to_owned(), ladder(&[2, 3, 5]))]) {
+        let images =
+            CorrespondenceSide { features: features.view(), codes: codes.view(), points: &points[0] };
+        let (features, codes) = (features_pos.view(), codes_pos.view());
+        let neighbours = CorrespondenceSide { features, codes, points: &points[1] };
+        let out = params.gradient(images, neighbours, &negatives).unwrap();
+        let means = out.value.losses;
+        let losses = [means.intra, means.inter, means.negative, out.value.total];
+        near_f64(&file, &format!("{name}.losses"), &losses);
+        near(&file, &format!("{name}.grad_codes"), &out.grad_codes);
+        near(&file, &format!("{name}.grad_codes_pos"), &out.grad_codes_pos);
+    }
+    let images: Array4<f32> = floats(&file, "images").into_dimensionality().unwrap();
+    let pixels: Vec<_> = indices("pixels").outer_iter().map(|pixel| (pixel[0], pixel[1])).collect();
+    let crf = CrfLoss { side: 7, ..CrfLoss::default() };
+    let out = crf.gradient(images.view(), codes.view(), grid, &pixels).unwrap();
+    near_f64(&file, "crf.loss", &[out.loss]);
+    near(&file, "crf.grad", &out.grad_codes);
+    let [features, codes] = [&features, &codes].map(|array| array.index_axis(Axis(0), 0));
+    let decoder = Decoder::from_parameters(8, 5, floats(&file, "decoder").into_iter().collect()).unwrap();
+    let out = decoder.gradient(features, codes).unwrap();
+    near_f64(&file, "rec.loss", &[out.loss]);
+    near(&file, "rec.grad", &out.grad_codes);
+    near(&file, "rec.grad_decoder", &out.grad_parameters);
+    let shape = HeadShape { embed_dim: 8, code_dim: 5, kind: HeadKind::Nonlinear };
+    let head = Head::from_parameters(shape, floats(&file, "head").into_iter().collect()).unwrap();
+    near(&file, "head.code", &head.code(features).unwrap());
+    near(&file, "head.grad", &head.gradient(features, &Masks::default(), codes).unwrap());
 }
 
 #[test]

@@ -74,12 +74,18 @@ pub fn alignment_gradient(
         Ok((loss, grad, slope_aug))
     };
     let images: Vec<_> = (0..b).into_par_iter().map(image).collect::<Result<_>>()?;
-    let loss = expect_finite("the alignment loss", images.iter().map(|(loss, ..)| loss).sum())?;
-    let array = |t: usize, of: fn(&(f64, Vec<f32>, Vec<f32>)) -> &Vec<f32>| {
-        let all = images.iter().flat_map(|image| of(image).iter().copied()).collect();
-        Array3::from_shape_vec((b, t, k), all).expect("all images")
-    };
-    Ok(AlignmentGradient { loss, grad_codes: array(t, |i| &i.1), grad_codes_aug: array(t_aug, |i| &i.2) })
+    let (mut loss, mut grads, mut grads_aug) = (0.0, Vec::new(), Vec::new());
+    for (part, grad, grad_aug) in images {
+        loss += part;
+        grads.extend(grad);
+        grads_aug.extend(grad_aug);
+    }
+    let array = |t, grads| Array3::from_shape_vec((b, t, k), grads).expect("all images");
+    Ok(AlignmentGradient {
+        loss: expect_finite("the alignment loss", loss)?,
+        grad_codes: array(t, grads),
+        grad_codes_aug: array(t_aug, grads_aug),
+    })
 }
 
 /// `-share Σ cos(x, y)` over rows of `width`, and its gradients in both.

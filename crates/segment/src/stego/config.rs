@@ -112,8 +112,8 @@ const PRESETS: [Preset; 10] = [
     preset("cocostuff27-vit-base", [0.153_847_62, 1.0, 0.1], [1.0, 0.2, 0.12], true, COCO),
     preset(
         "cityscapes-vit-base",
-        [0.905_876_26, 0.577_453_5, 1.0],
-        [0.313_612_42, 0.175_434_65, 0.458_284_72],
+        [0.905_876_3, 0.577_453_5, 1.0],
+        [0.313_612_42, 0.175_434_65, 0.458_284_7],
         false,
         CITY,
     ),
@@ -260,7 +260,7 @@ mod tests {
         }
         let city = StegoConfig::preset("cityscapes-vit-base").unwrap();
         assert_eq!((city.dim, city.batch_size, city.correspondence.pointwise), (100, 32, false));
-        assert_eq!(city.correspondence.pos_intra_shift, 0.458_284_72);
+        assert_eq!(city.correspondence.pos_intra_shift, 0.458_284_7);
         assert_eq!(StegoConfig::preset("default").unwrap(), StegoConfig::default());
         assert!(StegoConfig::preset("cocostuff").is_none());
     }

@@ -380,10 +380,10 @@ mod tests {
             Some(mask) => x * &Array::from_vec(mask.clone()),
             None => x.clone(),
         };
-        let mut code = drop(&masks.linear).dot(&part(0).t()) + &part(1).t();
+        let mut code = drop(&masks.linear).dot(&part(0).t()) + part(1).t();
         if tensors.len() > 2 {
-            let hidden = (drop(&masks.nonlinear).dot(&part(2).t()) + &part(3).t()).mapv(|h| h.max(0.0));
-            code = code + hidden.dot(&part(4).t()) + &part(5).t();
+            let hidden = (drop(&masks.nonlinear).dot(&part(2).t()) + part(3).t()).mapv(|h| h.max(0.0));
+            code = code + hidden.dot(&part(4).t()) + part(5).t();
         }
         code
     }

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::error::{Error, Result, expect_range};
 
 /// Images of a side of a tile.
-const TILE: usize = 256;
+const TILE: usize = 512;
 
 /// Below this a mean feature counts as this long (`torch.nn.functional.normalize`).
 const EPSILON: f64 = 1e-12;
@@ -140,7 +140,9 @@ impl Best {
                     for (c, chunk) in row.chunks(LANES).enumerate() {
                         if any_reaches(chunk, &[self.least[i]; LANES]) {
                             for (lane, &similarity) in chunk.iter().enumerate() {
-                                self.see(i, similarity, first + c * LANES + lane);
+                                if similarity >= self.least[i] {
+                                    self.see(i, similarity, first + c * LANES + lane);
+                                }
                             }
                         }
                     }
@@ -158,7 +160,9 @@ impl Best {
                     for (c, chunk) in row.chunks(LANES).enumerate() {
                         if any_reaches(chunk, &self.least[c * LANES..]) {
                             for (lane, &similarity) in chunk.iter().enumerate() {
-                                self.see(c * LANES + lane, similarity, first + i);
+                                if similarity >= self.least[c * LANES + lane] {
+                                    self.see(c * LANES + lane, similarity, first + i);
+                                }
                             }
                         }
                     }
@@ -167,11 +171,9 @@ impl Best {
         );
     }
 
+    /// A candidate that reaches the least.
     #[inline(never)]
     fn see(&mut self, image: usize, similarity: f32, index: usize) {
-        if similarity < self.least[image] {
-            return;
-        }
         let candidate = Candidate { similarity, index: index as u32 };
         let row = &mut self.rows[image];
         if row.len() == self.k {
@@ -212,7 +214,7 @@ mod tests {
 
     #[test]
     fn all_similarities_sorted() {
-        for (n, k) in [(1, 3), (5, 5), (300, 30), (517, 7)] {
+        for (n, k) in [(1, 3), (5, 5), (300, 30), (1037, 7)] {
             let x = directions(n, 9);
             let got = nearest_neighbours(x.view(), k).unwrap();
             assert_eq!(got.indices.dim(), (n, k.min(n)));
@@ -231,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_lower_of_equals_comes_first_on_any_number_of_threads() {
-        let x = Array2::from_shape_fn((700, 4), |(i, c)| if c == i % 4 { 1.0 } else { 0.0 });
+        let x = Array2::from_shape_fn((1300, 4), |(i, c)| if c == i % 4 { 1.0 } else { 0.0 });
         for threads in [1, 2, 5] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let got = pool.install(|| nearest_neighbours(x.view(), 3)).unwrap();
@@ -241,10 +243,10 @@ mod tests {
             }
         }
         let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let x = directions(600, 11);
+        let x = directions(1100, 11);
         let one = pool(1).install(|| nearest_neighbours(x.view(), 30)).unwrap();
         assert_eq!(pool(2).install(|| nearest_neighbours(x.view(), 30)).unwrap(), one);
-        assert!((0..600).all(|i| one.indices[[i, 0]] == i as u32));
+        assert!((0..1100).all(|i| one.indices[[i, 0]] == i as u32));
     }
 
     #[test]

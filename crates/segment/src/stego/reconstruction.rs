@@ -39,9 +39,13 @@ impl Decoder {
         Self { embed_dim, code_dim, parameters }
     }
 
-    /// A decoder with the given weights and biases.
-    pub(super) fn from_parameters(embed_dim: usize, code_dim: usize, parameters: Vec<f32>) -> Self {
-        Self { embed_dim, code_dim, parameters }
+    /// A decoder with the given weights and biases, `[d, k]` and `[d]`, one behind the other.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another number of them.
+    pub fn from_parameters(embed_dim: usize, code_dim: usize, parameters: Vec<f32>) -> Result<Self> {
+        expect_shape("parameters", &[embed_dim * (code_dim + 1)], &[parameters.len()])?;
+        Ok(Self { embed_dim, code_dim, parameters })
     }
 
     /// Weights `[d, k]`, then biases `[d]`.

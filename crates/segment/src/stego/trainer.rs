@@ -147,6 +147,14 @@ impl Trainer {
         Head::from_parameters(self.shape, self.state.head.parameters.clone()).expect("made for this shape")
     }
 
+    /// The decoder as it is now, if reconstruction has a weight.
+    #[must_use]
+    pub fn decoder(&self) -> Option<Decoder> {
+        let parameters = self.state.decoder.as_ref()?.parameters.clone();
+        let decoder = Decoder::from_parameters(self.shape.embed_dim, self.shape.code_dim, parameters);
+        Some(decoder.expect("made for this shape"))
+    }
+
     /// The linear probe as it is now.
     #[must_use]
     pub fn linear_probe(&self) -> LinearProbe {
@@ -202,11 +210,6 @@ impl Trainer {
         state.step += 1;
         let (step, cluster) = (state.step, cluster_slope.loss);
         Ok(StegoStep { step, correspondence, reconstruction, linear: linear_loss, cluster })
-    }
-
-    fn decoder(&self) -> Option<Decoder> {
-        let trained = self.state.decoder.as_ref()?;
-        Some(Decoder::from_parameters(self.shape.embed_dim, self.shape.code_dim, trained.parameters.clone()))
     }
 
     fn linear_of(&self, trained: &Trained) -> LinearProbe {
