@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::fixture::{Scratch, expect, featlab, sweep_file};
+use crate::fixture::{Scratch, expect, extract, featlab, sweep_file};
 
 /// Settings of a sweep with everything in it.
 const EVERYTHING: [&str; 8] = [
@@ -167,4 +167,69 @@ fn stego_trains_a_head_for_each_dimension_and_a_nested_one_for_all() {
         .arg(scratch.path("none.safetensors"));
     let (_, said) = expect(&mut reduce, 2);
     assert!(said.contains("--dims K, or for --nested"), "{said}");
+}
+
+/// A checkpoint as PyTorch Lightning writes one: a head among other tensors, and an object of a class that exists nowhere else.
+const LIGHTNING: &str = r#"
+import sys, torch
+torch.manual_seed(0)
+class Settings:
+    def __init__(self): self.dim, self.nested = 5, {"a": [1, 2.5]}
+d, k = 192, 5
+linear = torch.nn.Sequential(torch.nn.Conv2d(d, k, (1, 1)))
+perceptron = torch.nn.Sequential(torch.nn.Conv2d(d, d, (1, 1)), torch.nn.ReLU(), torch.nn.Conv2d(d, k, (1, 1)))
+state = {"net.cluster1." + n: v for n, v in linear.state_dict().items()}
+state |= {"net.cluster2." + n: v for n, v in perceptron.state_dict().items()}
+state["net.model.norm.bias"] = torch.zeros(d)
+state["cluster_probe.clusters"] = torch.randn(3, k)
+torch.save({"epoch": 1, "state_dict": state, "hyper_parameters": {"cfg": Settings()}, "callbacks": {Settings: 1}}, sys.argv[1])
+tokens = torch.randn(1, d, 4, 6)
+code = (linear(tokens) + perceptron(tokens)).detach()
+for name, x in (("tokens", tokens), ("code", code)):
+    open(sys.argv[2] + name, "wb").write(x.flatten(2).transpose(1, 2).contiguous().numpy().tobytes())
+"#;
+
+#[test]
+fn a_lightning_checkpoint_becomes_a_reducer_that_agrees_with_pytorch() {
+    use dimred::Projection as _;
+    let python = std::env::var("FEATLAB_PYTHON").unwrap_or_else(|_| "python3".into());
+    let has_torch = std::process::Command::new(&python).args(["-c", "import torch, numpy"]).output();
+    if !has_torch.is_ok_and(|output| output.status.success()) {
+        println!("skipped: {python} with torch is not present");
+        return;
+    }
+    let scratch = Scratch::new();
+    let (checkpoint, script) = (scratch.path("stego.ckpt"), scratch.path("write.py"));
+    fs::write(&script, LIGHTNING).unwrap();
+    let prefix = format!("{}/", scratch.path("").display());
+    let wrote = std::process::Command::new(&python).arg(&script).arg(&checkpoint).arg(&prefix).status();
+    assert!(wrote.unwrap().success());
+    let cache = scratch.path("cache");
+    expect(&mut extract(&format!("camvid:{}", scratch.camvid(3, 1).display()), &cache), 0);
+    let out = scratch.path("head.safetensors");
+    let mut reduce = featlab();
+    reduce
+        .args(["reduce", "stego", "--from"])
+        .arg(&checkpoint)
+        .arg("--cache")
+        .arg(&cache)
+        .arg("--out")
+        .arg(&out);
+    expect(&mut reduce, 0);
+
+    let numbers = |name: &str, width: usize| {
+        let bytes = fs::read(format!("{prefix}{name}")).unwrap();
+        let numbers: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        ndarray::Array2::from_shape_vec((24, width), numbers).unwrap()
+    };
+    let reducer = dimred::Reducer::load(&out).unwrap();
+    let code = reducer.at(5).unwrap().transform(numbers("tokens", 192).view()).unwrap();
+    let worst = (&code - &numbers("code", 5)).iter().fold(0.0_f32, |worst, x| worst.max(x.abs()));
+    println!("largest difference to PyTorch: {worst:e}");
+    assert!(worst < 1e-5, "{worst}");
+
+    fs::write(&checkpoint, b"not a checkpoint").unwrap();
+    let mut reduce = featlab();
+    reduce.args(["reduce", "stego", "--from"]).arg(&checkpoint).arg("--cache").arg(&cache);
+    expect(reduce.arg("--out").arg(scratch.path("other.safetensors")), 1);
 }

@@ -23,6 +23,7 @@ mod source;
 mod work;
 
 pub use backbone::{Backbone, BackboneSpec, Features};
+pub use checkpoint::{NamedTensor, named_tensors};
 pub use device::device;
 pub use embedded::embedded_names;
 pub use error::{Error, Result};

@@ -104,7 +104,11 @@ impl<'a> Container<'a> {
         Ok(all)
     }
 
-    fn of_array(&mut self, array: &Array) -> Result<Vec<f32>, String> {
+    /// The values of one tensor.
+    ///
+    /// # Errors
+    /// As [`Self::values`].
+    pub(crate) fn of_array(&mut self, array: &Array) -> Result<Vec<f32>, String> {
         match &array.storage {
             Storage::Zeros => Ok(vec![0.0; array.shape.iter().product()]),
             storage => array.values(self.storage(storage)?),

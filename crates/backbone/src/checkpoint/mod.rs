@@ -7,6 +7,7 @@
 mod array;
 mod container;
 mod layout;
+mod named;
 mod pickle;
 mod sidecar;
 mod sizes;
@@ -25,6 +26,7 @@ use self::sizes::{Shapes, Sizes};
 use crate::models::ModelConfig;
 use crate::{Error, Result};
 
+pub use self::named::{NamedTensor, named_tensors};
 pub(crate) use self::sidecar::normalization;
 
 /// Decoded weights are at most this many times as large as their file: twice for `f16`, and more only where hostile

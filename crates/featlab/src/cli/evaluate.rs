@@ -33,6 +33,7 @@ Examples:
   featlab reduce umap --cache features/train --dims 12 --out umap12.safetensors
   featlab reduce stego --cache features/train --dims 70 --set preset=cocostuff27-vit-base --out stego.safetensors
   featlab reduce stego --cache features/train --nested 3,6,12,24,48 --set steps=1000 --out nested.safetensors
+  featlab reduce stego --cache features/train --from cocostuff27_vit_base_5.ckpt --out released.safetensors
 
 One fit serves every smaller dimension: `featlab probe --reducer pca.safetensors --dims 3,6,12`. A UMAP (or h-NNE) serves the one
 that it was fitted for: `featlab probe --reducer umap12.safetensors`.")]
@@ -79,6 +80,9 @@ pub struct ReduceArgs {
     /// Setting of STEGO's training, as in [stego] of a sweep file, e.g. --set steps=1000 --set pos_intra_shift=0.5
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// Take STEGO's head from a checkpoint of the original (.ckpt) instead of training one
+    #[arg(long, value_name = "CKPT", conflicts_with_all = ["set", "nested", "dims"])]
+    pub from: Option<PathBuf>,
     /// Dimensions that one STEGO head is trained for together; the largest is its own
     #[arg(long, value_delimiter = ',')]
     pub nested: Vec<usize>,

@@ -96,6 +96,9 @@ pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
 
 /// A trained head as asked for.
 fn head(args: &ReduceArgs, cache: featcache::Cache, context: &Context) -> Result<Reducer> {
+    if let Some(path) = &args.from {
+        return stego::from_checkpoint(path, cache.layout().dim);
+    }
     let mut ladder = args.nested.clone();
     ladder.sort_unstable();
     ladder.dedup();

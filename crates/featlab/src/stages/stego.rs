@@ -13,13 +13,14 @@ use dimred::{HeadLayer, Reducer, StegoHead};
 use ndarray::{Array1, Array2, Axis};
 use rayon::prelude::*;
 use segment::stego::{
-    FetchError, Head, PairOrder, StegoConfig, StegoStep, TokenSet, Trained, Trainer, TrainerState,
-    nearest_neighbours, pooled_directions,
+    FetchError, Head, HeadKind, HeadShape, HeadTensor, PairOrder, StegoConfig, StegoStep, TokenSet, Trained,
+    Trainer, TrainerState, nearest_neighbours, pooled_directions,
 };
 use serde::{Deserialize, Serialize};
 
 use super::state_file;
 use crate::Context;
+use crate::exit::integrity;
 use crate::stages::features::Features;
 
 /// Time between two states on disk.
@@ -137,6 +138,35 @@ fn reducer(head: &Head, nested: bool) -> Result<Reducer> {
     let linear = layers.next().context("a head has a linear branch")?;
     let head = StegoHead::new(linear, layers.next().zip(layers.next()), nested)?;
     Ok(Reducer::Stego(Arc::new(head)))
+}
+
+/// The head in a checkpoint of the original, for features of `dim` dimensions.
+///
+/// # Errors
+/// If the file is no checkpoint, holds no head, or one for other features.
+pub(crate) fn from_checkpoint(path: &Path, dim: usize) -> Result<Reducer> {
+    let tensors = backbone::named_tensors(path, "net.")?;
+    let wrong = |what: String| integrity(format!("{}: {what}", path.display()));
+    let bias = tensors.get("cluster1.0.bias");
+    let bias = bias.ok_or_else(|| wrong("no head of STEGO (net.cluster1.0.bias) is in it".into()))?;
+    let kind = match tensors.contains_key("cluster2.0.weight") {
+        true => HeadKind::Nonlinear,
+        false => HeadKind::Linear,
+    };
+    let shape = HeadShape { embed_dim: dim, code_dim: bias.values.len(), kind };
+    let mut parameters = Vec::with_capacity(shape.parameters());
+    for HeadTensor { name, shape, .. } in shape.tensors() {
+        match tensors.get(name) {
+            Some(tensor) if tensor.shape == shape => parameters.extend(&tensor.values),
+            found => {
+                let found = found.map(|tensor| format!("{:?}", tensor.shape)).unwrap_or("missing".into());
+                return Err(wrong(format!(
+                    "tensor net.{name} is {found}, features of {dim} dimensions need {shape:?}"
+                )));
+            }
+        }
+    }
+    reducer(&Head::from_parameters(shape, parameters)?, false)
 }
 
 /// The networks of a trainer, in a fixed order.

@@ -233,7 +233,8 @@ mod tests {
             resamples: 10,
             boundary_iou: false,
         };
-        let changes: [(fn(&mut Settings), &[Kind]); 6] = [
+        type Change = (fn(&mut Settings), &'static [Kind]);
+        let changes: [Change; 6] = [
             (|s| s.steps = 6, &[Kind::Linear, Kind::Cluster]),
             (|s| s.closed_form.knn_k = 3, &[Kind::Knn]),
             (|s| s.closed_form.ridge_lambdas = vec![1.0], &[Kind::Ridge]),
