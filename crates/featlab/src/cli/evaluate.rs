@@ -77,7 +77,7 @@ pub struct ReduceArgs {
     /// How close tokens may lie in a UMAP, from 0 to 1
     #[arg(long, default_value_t = 0.1)]
     pub min_dist: f64,
-    /// Setting of STEGO's training, as in [stego] of a sweep file, e.g. --set steps=1000 --set pos_intra_shift=0.5
+    /// Setting of STEGO's training, as in a sweep file's stego section, e.g. --set steps=1000 --set pos_intra_shift=0.5
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Take STEGO's head from a checkpoint of the original (.ckpt) instead of training one
