@@ -72,24 +72,30 @@ pub(super) fn comparisons(study: &Study) -> String {
     let signed = |v: f64| {
         if v.is_finite() { format!("{:+.1}", 100.0 * v).replace('-', "−") } else { "–".to_owned() }
     };
+    // Most studies have one test for all pairs: it is said once.
+    let first = &study.comparisons[0].test;
+    let same = study.comparisons.iter().all(|c| c.test == *first);
     let rows = study.comparisons.iter().map(|c| {
         let clear = c.interval.is_some_and(|(lo, hi)| lo > 0.0 || hi < 0.0);
         let difference = signed(c.difference);
-        vec![
+        let mut cells = vec![
             escape(&c.first),
             escape(&c.second),
             escape(&c.probe),
             if clear { format!("<strong>{difference}</strong>") } else { difference },
             c.interval.map_or("–".to_owned(), |(lo, hi)| format!("[{}, {}]", signed(lo), signed(hi))),
             c.p.map_or("–".to_owned(), p_value),
-            escape(&c.test),
-        ]
+        ];
+        cells.extend((!same).then(|| escape(&c.test)));
+        cells
     });
     let heads = ["setting", "against", "probe", "difference, points of mIoU", "95 % interval", "p", "test"];
+    let heads = if same { &heads[..6] } else { &heads[..] };
+    let test = if same { format!(" Test: {}.", escape(first)) } else { String::new() };
     format!(
         "{}<p class=\"caption\">Both settings are scored on the same images, which takes the images' own difficulty out of the \
-         difference. In bold where the interval leaves out 0.</p>\n",
-        table(&heads, &[1, 2, 6], rows)
+         difference. In bold where the interval leaves out 0.{test}</p>\n",
+        table(heads, &[1, 2, 6], rows)
     )
 }
 

@@ -34,7 +34,7 @@ impl Sweep {
         // Random projections differ by seed: bring the cells of one projection together.
         cells.sort_by_key(|c| {
             let place = self.config.reduce.methods.iter().position(|m| *m == c.reducer.method);
-            (place, c.reducer.recipe.clone(), c.dim)
+            (place, c.reducer.dim, c.reducer.recipe.clone(), c.dim)
         });
         Ok(cells)
     }
