@@ -118,7 +118,7 @@ fn stego_trains_a_head_for_each_dimension_and_a_nested_one_for_all() {
         command.arg("sweep").arg(&file).arg("--out").arg(out).env("RAYON_NUM_THREADS", threads);
         for setting in [
             "reduce.methods=[\"stego\", \"stego-nested\"]",
-            "stego.steps=6",
+            "stego.max_steps=6",
             "stego.batch_size=4",
             "stego.num_neighbors=3",
             "stego.feature_samples=4",
@@ -152,7 +152,7 @@ fn stego_trains_a_head_for_each_dimension_and_a_nested_one_for_all() {
         "--nested",
         "3,6",
         "--set",
-        "steps=2",
+        "max_steps=2",
         "--set",
         "num_neighbors=2",
         "--cache",

@@ -10,7 +10,8 @@ use std::collections::HashSet;
 
 use ndarray::{Array2, ArrayView2, Axis};
 
-use crate::neighbours::{Metric, NeighbourSet, check_finite};
+use crate::metric::Metric;
+use crate::neighbours::{NeighbourSet, check_finite};
 use crate::{Error, Result};
 
 /// How intrinsic dimensions are estimated.

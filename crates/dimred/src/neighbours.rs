@@ -5,12 +5,11 @@
 //! the cancellation in `‖a‖² + ‖b‖² − 2 ab`, duplicates have distance 0, and the result depends neither on the number of
 //! threads nor on the queries beside one. This is no index: the cost is `n` products of width `d` per query.
 
-use std::fmt;
-
 use kernels::{Level, RowMap};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 use rayon::prelude::*;
 
+use crate::metric::Metric;
 use crate::{Error, Result};
 
 /// Rows of the set that are multiplied at a time.
@@ -19,41 +18,6 @@ const SET_BLOCK: usize = 4096;
 const QUERY_BLOCK: usize = 768;
 /// Candidates beyond those asked for, so that a rounding of a 32-bit distance loses no neighbour.
 const MORE: usize = 8;
-
-/// How far apart two rows are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Metric {
-    /// `‖a − b‖`.
-    Euclidean,
-    /// `1 − ⟨a, b⟩ / (‖a‖ ‖b‖)`; of a row of zeros 1 to all others, and 0 to another row of zeros.
-    #[default]
-    Cosine,
-}
-
-impl fmt::Display for Metric {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Euclidean => "euclidean",
-            Self::Cosine => "cosine",
-        })
-    }
-}
-
-impl std::str::FromStr for Metric {
-    type Err = Error;
-
-    fn from_str(word: &str) -> Result<Self> {
-        match word {
-            "euclidean" => Ok(Self::Euclidean),
-            "cosine" => Ok(Self::Cosine),
-            _ => Err(Error::Invalid {
-                what: "metric",
-                expected: "cosine or euclidean",
-                got: format!("\"{word}\""),
-            }),
-        }
-    }
-}
 
 /// The `k` nearest rows of each query, nearest first.
 #[derive(Debug, Clone, PartialEq)]

@@ -101,21 +101,27 @@ impl StegoHead {
         self.nested
     }
 
+    /// Whether it has a map to `k` dimensions.
+    #[must_use]
+    pub fn serves(&self, k: usize) -> bool {
+        k == self.output_dim() || (self.nested && (1..self.output_dim()).contains(&k))
+    }
+
     /// The head to the first `k` of its numbers, each as it was.
     ///
     /// # Errors
     /// [`Error::Dimension`] if it has fewer, [`Error::OtherDimension`] if it is not nested and has more.
     pub fn at(&self, k: usize) -> Result<Self> {
         let own = self.output_dim();
-        match (k == own, self.nested && (1..own).contains(&k)) {
-            (true, _) => Ok(self.clone()),
-            (false, true) => {
+        match self.serves(k) {
+            true if k == own => Ok(self.clone()),
+            true => {
                 let perceptron =
                     self.perceptron.as_ref().map(|(hidden, output)| (hidden.clone(), output.first(k)));
                 Self::new(self.linear.first(k), perceptron, true)
             }
-            (false, false) if self.nested => Err(Error::Dimension { asked: k, available: own }),
-            (false, false) => Err(Error::OtherDimension { asked: k, fitted: own }),
+            false if self.nested => Err(Error::Dimension { asked: k, available: own }),
+            false => Err(Error::OtherDimension { asked: k, fitted: own }),
         }
     }
 }

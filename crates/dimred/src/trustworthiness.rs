@@ -6,7 +6,8 @@
 
 use ndarray::ArrayView2;
 
-use crate::neighbours::{Metric, NeighbourSet};
+use crate::metric::Metric;
+use crate::neighbours::NeighbourSet;
 use crate::{Error, Result};
 
 /// The trustworthiness of `projected` `[n, k']` for `rows` `[n, d]`, in `[0, 1]`.

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use pretrain::{
     BackboneConfig, DinoConfig, HeadConfig, LossConfig, OptimizerConfig, TeacherConfig, TrainConfig,
     ViewsConfig,
@@ -13,7 +13,7 @@ use pretrain::{
 use serde::{Deserialize, Serialize};
 
 use crate::exit::usage;
-use crate::toml_file;
+use crate::toml_file::TomlFile;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -147,30 +147,6 @@ impl Default for SaveConfig {
 }
 
 impl PretrainConfig {
-    /// Reads a file and applies overrides of the form `key.path=value`.
-    ///
-    /// # Errors
-    /// A usage error that names file and key.
-    pub(crate) fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = toml_file::read(path, "pretraining file")?;
-        Self::parse(&text, overrides).with_context(|| format!("pretraining file {}", path.display()))
-    }
-
-    /// As [`PretrainConfig::read`], from text.
-    ///
-    /// # Errors
-    /// A usage error that names the key.
-    pub(crate) fn parse(text: &str, overrides: &[String]) -> Result<Self> {
-        let config: Self = toml_file::parse(text, overrides)?;
-        config.check()?;
-        Ok(config)
-    }
-
-    /// The configuration with every default written out.
-    pub(crate) fn to_toml(&self) -> Result<String> {
-        toml::to_string(self).context("writing the configuration as TOML")
-    }
-
     /// The method's part.
     pub(crate) fn dino(&self) -> DinoConfig {
         DinoConfig {
@@ -183,6 +159,10 @@ impl PretrainConfig {
             train: self.train.clone(),
         }
     }
+}
+
+impl TomlFile for PretrainConfig {
+    const WHAT: &'static str = "pretraining file";
 
     fn check(&self) -> Result<()> {
         let data = &self.data;

@@ -10,6 +10,7 @@ mod geometry;
 mod grid;
 mod plan;
 mod reducers;
+mod study;
 
 pub(crate) use plan::Plan;
 
@@ -34,7 +35,8 @@ use crate::stages::extract::Forward;
 use crate::stages::features::Features;
 use crate::stages::probe::{Clock, Settings};
 use crate::stages::{crf, extract, gallery};
-use crate::study::{Comparison, RunRecord, StageCost, Study, VarianceCurve};
+use crate::study::{RunRecord, StageCost, Study};
+use crate::toml_file::TomlFile as _;
 
 /// A configuration with everything looked up that does not need computing.
 pub(crate) struct Sweep {
@@ -281,7 +283,7 @@ impl Sweep {
         let before: Option<Study> = before.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         study.comparisons = self.compared(&study.runs[..own], &records, before.as_ref())?;
         let wall_s = started.elapsed().as_secs_f64();
-        account(&mut study, costs, (pending.len(), wall_s), before, context);
+        study::account(&mut study, costs, (pending.len(), wall_s), before, context);
         let report = publish(&study, &self.out)?;
 
         let computed = train_images + val_images;
@@ -307,28 +309,6 @@ impl Sweep {
             (true, true) => Status::Done,
         };
         Ok(Finished { study, report, status, failures })
-    }
-
-    /// Paired comparisons of this sweep's own runs; those of the sweep before, if the runs are the same.
-    fn compared(
-        &self,
-        runs: &[RunRecord],
-        records: &Records,
-        before: Option<&Study>,
-    ) -> Result<Vec<Comparison>> {
-        let keys = |runs: &[RunRecord]| runs.iter().map(|run| run.key.clone()).collect::<Vec<_>>();
-        let known = before.filter(|study| {
-            keys(runs) == keys(&study.runs[..runs.len().min(study.runs.len())])
-                && !study.comparisons.is_empty()
-        });
-        match known {
-            Some(before) => Ok(before.comparisons.clone()),
-            None => comparisons::comparisons(
-                runs,
-                records,
-                (self.config.eval.interval, self.config.eval.bootstrap),
-            ),
-        }
     }
 
     fn announce(&self, context: &Context) {
@@ -380,85 +360,6 @@ impl Sweep {
             }
         }
     }
-
-    fn study(
-        &self,
-        bench: &Bench,
-        runs: Vec<RunRecord>,
-        gallery: Vec<crate::study::GalleryItem>,
-        (train, val): (&Cache, &Cache),
-        reducers: &Reducers<'_>,
-        config: String,
-    ) -> Result<Study> {
-        let problems =
-            self.train.problems().iter().chain(self.val.problems()).map(|p| (p.id.clone(), p.reason.clone()));
-        let tombstones = [train, val].into_iter().flat_map(|cache| &cache.manifest().skipped);
-        let skipped = problems.chain(tombstones.map(|t| (t.image_id.clone(), t.reason.clone()))).collect();
-        let variance = reducers.pca()?.map(|pca| VarianceCurve {
-            cumulative: pca
-                .explained_variance_ratio()
-                .iter()
-                .scan(0.0, |sum, r| {
-                    *sum += r;
-                    Some(*sum)
-                })
-                .collect(),
-            scaler: self.config.reduce.scaler.clone(),
-        });
-        Ok(Study {
-            name: self.config.name.clone(),
-            dataset: bench.dataset.clone(),
-            backbone: bench.backbone.clone(),
-            notes: self.notes(),
-            classes: bench.classes.names.clone(),
-            palette: bench.classes.palette.clone(),
-            full_dim: bench.full_dim,
-            images: (train.rows(), val.rows()),
-            protocol: bench.protocol_name(),
-            interval: self.config.eval.interval.name().to_owned(),
-            skipped,
-            runs,
-            variance,
-            gallery,
-            config,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            versions: vec![
-                ("instruction set".into(), kernels::Level::current().name().to_owned()),
-                ("system".into(), format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
-            ],
-            geometry: self.geometry(&train.manifest().cache_id),
-            ..Study::default()
-        })
-    }
-}
-
-/// Puts the costs of this run into the study, or those of the run before if nothing was computed, and says what was read.
-fn account(
-    study: &mut Study,
-    costs: Vec<StageCost>,
-    (probes, wall_s): (usize, f64),
-    before: Option<Study>,
-    context: &Context,
-) {
-    if probes == 0 {
-        if let Some(before) = before {
-            (study.stages, study.wall_s) = (before.stages, before.wall_s);
-        }
-        return;
-    }
-    let read: u64 = costs.iter().map(|cost| cost.bytes_read).sum();
-    let of = |name: &str| costs.iter().filter(|c| c.name == name).map(|c| c.wall_s).sum::<f64>();
-    context.reporter.say(format!(
-        "one pass: {:.1} MB of features read for {probes} probes; reading {:.1} s, reducers {:.1} s, training {:.1} s, \
-         scoring {:.1} s, extraction {:.1} s, in all {wall_s:.1} s",
-        read as f64 / 1e6,
-        of("read features"),
-        of("fit reducers"),
-        of("train probes"),
-        of("score probes"),
-        of("extract"),
-    ));
-    (study.stages, study.wall_s) = (costs, Some(wall_s));
 }
 
 /// The records of the cells that have one, in order.

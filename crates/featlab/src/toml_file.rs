@@ -2,13 +2,53 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::exit::usage;
 
+/// A configuration that is a TOML file.
+pub(crate) trait TomlFile: Serialize + DeserializeOwned {
+    /// What such a file is called in messages.
+    const WHAT: &'static str;
+
+    /// Refuses what cannot be run.
+    ///
+    /// # Errors
+    /// A usage error that names the key.
+    fn check(&self) -> Result<()>;
+
+    /// Reads a file and applies overrides of the form `key.path=value`.
+    ///
+    /// # Errors
+    /// A usage error that names file and key.
+    fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = read(path, Self::WHAT)?;
+        Self::parse(&text, overrides).with_context(|| format!("{} {}", Self::WHAT, path.display()))
+    }
+
+    /// As [`TomlFile::read`], from text.
+    ///
+    /// # Errors
+    /// A usage error that names the key.
+    fn parse(text: &str, overrides: &[String]) -> Result<Self> {
+        let config: Self = parse(text, overrides)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The configuration with every default written out.
+    ///
+    /// # Errors
+    /// If it is none that TOML can hold.
+    fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).context("writing the configuration as TOML")
+    }
+}
+
 /// The text of a configuration file.
-pub(crate) fn read(path: &Path, what: &str) -> Result<String> {
+fn read(path: &Path, what: &str) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| usage(format!("cannot read {what} {}: {e}", path.display())))
 }
 

@@ -14,6 +14,7 @@ mod panels;
 mod row_map;
 mod rows;
 mod scatter;
+mod spans;
 mod upsampled_softmax;
 
 pub use attention::{AttentionShape, attention, attention_backward};
@@ -33,4 +34,5 @@ pub use panels::{
 pub use row_map::RowMap;
 pub use rows::{add_column_sums, for_each_row};
 pub use scatter::{CentredRows, RankOne, SCATTER_UNIT};
-pub use upsampled_softmax::{Spans, UpsampledSoftmax};
+pub use spans::Spans;
+pub use upsampled_softmax::UpsampledSoftmax;

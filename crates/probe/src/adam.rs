@@ -57,23 +57,38 @@ impl Adam {
     /// # Panics
     /// If either has another length than the optimiser was made for.
     pub fn step(&mut self, parameters: &mut [f32], gradient: &[f32]) {
-        assert_eq!((parameters.len(), gradient.len()), (self.mean.len(), self.mean.len()), "lengths");
         self.steps = self.steps.saturating_add(1);
-        let step_size = (f64::from(self.learning_rate) / (1.0 - BETA_1.powi(self.steps))) as f32;
-        let square_scale = (1.0 - BETA_2.powi(self.steps)).sqrt() as f32;
-        let (rate_1, keep_2, rate_2) = ((1.0 - BETA_1) as f32, BETA_2 as f32, (1.0 - BETA_2) as f32);
-        let (mean, square) = (&mut self.mean, &mut self.square);
-        kernels::simd(
-            #[inline(always)]
-            || {
-                for (((p, &g), m), v) in parameters.iter_mut().zip(gradient).zip(mean).zip(square) {
-                    *m += rate_1 * (g - *m);
-                    *v = *v * keep_2 + rate_2 * g * g;
-                    *p -= step_size * *m / (v.sqrt() / square_scale + EPSILON);
-                }
-            },
-        );
+        adam_step((self.learning_rate, self.steps), parameters, gradient, (&mut self.mean, &mut self.square));
     }
+}
+
+/// The step itself, for those who keep parameters and moments in places of their own.
+///
+/// * `(learning rate, number of this step, from 1 on)`; `(mean, square)`: the moments, `[n]` as parameters and gradient.
+///
+/// # Panics
+/// If lengths differ.
+pub fn adam_step(
+    (learning_rate, step): (f32, i32),
+    parameters: &mut [f32],
+    gradient: &[f32],
+    (mean, square): (&mut [f32], &mut [f32]),
+) {
+    let n = parameters.len();
+    assert_eq!((gradient.len(), mean.len(), square.len()), (n, n, n), "lengths");
+    let step_size = (f64::from(learning_rate) / (1.0 - BETA_1.powi(step))) as f32;
+    let square_scale = (1.0 - BETA_2.powi(step)).sqrt() as f32;
+    let (rate_1, keep_2, rate_2) = ((1.0 - BETA_1) as f32, BETA_2 as f32, (1.0 - BETA_2) as f32);
+    kernels::simd(
+        #[inline(always)]
+        || {
+            for (((p, &g), m), v) in parameters.iter_mut().zip(gradient).zip(mean).zip(square) {
+                *m += rate_1 * (g - *m);
+                *v = *v * keep_2 + rate_2 * g * g;
+                *p -= step_size * *m / (v.sqrt() / square_scale + EPSILON);
+            }
+        },
+    );
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ mod token_sample;
 mod top_accuracy;
 mod upsample;
 
-pub use adam::Adam;
+pub use adam::{Adam, adam_step};
 pub use assignment::{Assignment, hungarian};
 pub use bank::{
     Bank, BankBatch, BankCell, BankParams, BankProbe, BankScorer, BankSet, BankState, BankStep, CellKind,

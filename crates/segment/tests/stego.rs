@@ -398,9 +398,8 @@ fn what_goes_on_from_a_state_makes_the_same_steps_and_resets_probes_when_it_is_t
     let config = StegoConfig { reset_probe_steps: Some(5), ..config() };
     let whole = train(&config, &set, 8);
     let half = train(&config, &set, 3);
-    let text = serde_json::to_string(half.state()).unwrap();
     let mut second = Trainer::new(config.clone(), DIM).unwrap();
-    second.restore(serde_json::from_str(&text).unwrap()).unwrap();
+    second.restore(half.state().clone()).unwrap();
     for step in 3..8 {
         second.advance(&set, &pairs(9, step)).unwrap();
     }

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test that cannot go on panics; one that skips says so
 
+#[path = "../../../tests/reference/mod.rs"]
 mod reference;
 
 use std::path::Path;

@@ -6,7 +6,8 @@
 use ndarray::{Array2, ArrayView2};
 
 use crate::Result;
-use crate::neighbours::{Metric, NeighbourSet};
+use crate::metric::Metric;
+use crate::neighbours::NeighbourSet;
 
 /// One level of the hierarchy.
 #[derive(Debug, Clone, PartialEq)]

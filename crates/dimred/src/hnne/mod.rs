@@ -16,7 +16,8 @@ use kernels::{Level as Simd, RowMap};
 use ndarray::{Array1, Array2, ArrayView2};
 
 use crate::affine::{Projection, standardised};
-use crate::neighbours::{Metric, NeighbourSet, check_finite};
+use crate::metric::Metric;
+use crate::neighbours::{NeighbourSet, check_finite};
 use crate::pca::PcaParams;
 use crate::scaler::Scaler;
 use crate::umap::scaled;

@@ -151,7 +151,8 @@ pub(crate) fn mean(neighbours: &Neighbours) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::neighbours::{Metric, NeighbourSet};
+    use crate::metric::Metric;
+    use crate::neighbours::NeighbourSet;
     use ndarray::{Array2, array};
 
     #[test]

@@ -17,8 +17,9 @@ use rand_distr::StandardNormal;
 use rayon::prelude::*;
 
 use crate::affine::{Projection, standardised};
+use crate::metric::Metric;
 use crate::moments::Moments;
-use crate::neighbours::{Metric, NeighbourSet, check_finite};
+use crate::neighbours::{NeighbourSet, check_finite};
 use crate::pca::PcaParams;
 use crate::scaler::Scaler;
 use crate::{Error, Result};

@@ -107,7 +107,8 @@ fn ritz(matrix: &Normalised<'_>, block: &Array2<f64>) -> Result<(Array1<f64>, Ar
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::neighbours::{Metric, NeighbourSet};
+    use crate::metric::Metric;
+    use crate::neighbours::NeighbourSet;
 
     fn graph(n: usize, k: usize) -> Graph {
         let rows = Array2::from_shape_fn((n, 2), |(i, j)| match j {

@@ -32,7 +32,7 @@ Examples:
   featlab reduce rp --cache features/train --dims 192 --seed 1 --out rp.safetensors
   featlab reduce umap --cache features/train --dims 12 --out umap12.safetensors
   featlab reduce stego --cache features/train --dims 70 --set preset=cocostuff27-vit-base --out stego.safetensors
-  featlab reduce stego --cache features/train --nested 3,6,12,24,48 --set steps=1000 --out nested.safetensors
+  featlab reduce stego --cache features/train --nested 3,6,12,24,48 --set max_steps=1000 --out nested.safetensors
   featlab reduce stego --cache features/train --from cocostuff27_vit_base_5.ckpt --out released.safetensors
 
 One fit serves every smaller dimension: `featlab probe --reducer pca.safetensors --dims 3,6,12`. A UMAP (or h-NNE) serves the one
@@ -77,7 +77,7 @@ pub struct ReduceArgs {
     /// How close tokens may lie in a UMAP, from 0 to 1
     #[arg(long, default_value_t = 0.1)]
     pub min_dist: f64,
-    /// Setting of STEGO's training, as in a sweep file's stego section, e.g. --set steps=1000 --set pos_intra_shift=0.5
+    /// Setting of STEGO's training, as in a sweep file's stego section, e.g. --set max_steps=1000 --set pos_intra_shift=0.5
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Take STEGO's head from a checkpoint of the original (.ckpt) instead of training one

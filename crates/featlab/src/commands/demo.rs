@@ -8,6 +8,7 @@ use crate::commands::sweep::print;
 use crate::config::SweepConfig;
 use crate::exit::Status;
 use crate::sweep::Sweep;
+use crate::toml_file::TomlFile as _;
 
 const DEMO: &str = include_str!("../../../../experiments/demo/sweep.toml");
 

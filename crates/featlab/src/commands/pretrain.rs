@@ -12,6 +12,7 @@ use crate::pretrain_config::PretrainConfig;
 use crate::progress::duration;
 use crate::records::check_local;
 use crate::stages::pretrain::{Finished, run as train};
+use crate::toml_file::TomlFile as _;
 
 pub(crate) fn run(command: PretrainCommand, context: &Context) -> Result<Status> {
     match command {

@@ -8,6 +8,7 @@ use crate::cli::SweepArgs;
 use crate::config::SweepConfig;
 use crate::exit::Status;
 use crate::sweep::{Finished, Plan, Sweep, default_out};
+use crate::toml_file::TomlFile as _;
 
 pub(crate) fn run(args: SweepArgs, context: &Context) -> Result<Status> {
     let config = SweepConfig::read(&args.file, &args.set)?;

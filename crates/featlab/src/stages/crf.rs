@@ -30,6 +30,7 @@ impl Job<'_> {
     /// # Errors
     /// If a picture cannot be read or is not of the size of the labels, or on interruption.
     pub(crate) fn run(&self, val: &Sources<'_>, context: &Context) -> Result<Vec<Scored>> {
+        ensure!(val.len() > 0, "no image to refine");
         let mut counts: Vec<Vec<ImageCounts>> = self.probes.iter().map(|_| Vec::new()).collect();
         let progress =
             context.reporter.start("dense CRF", (val.len() * self.probes.len()) as u64, "pictures");
@@ -58,7 +59,6 @@ impl Job<'_> {
         let scored = |((kind, cell, _), images): (&(Kind, BankCell, BankProbe), Vec<ImageCounts>)| {
             Scored::new((*kind, cell.seed), self.settings, None, &by_image(images, val), None)
         };
-        ensure!(val.len() > 0, "no image to refine");
         Ok(self.probes.iter().zip(counts).map(scored).collect())
     }
 }

@@ -121,17 +121,11 @@ fn compare(
             first.runs.iter().filter_map(|run| Some((*run, partner(run)?))).collect()
         }
     };
-    let counts = |pick: fn(&(&RunRecord, &RunRecord)) -> String| {
-        let runs = both.iter().map(|pair| {
-            let key = pick(pair);
-            let run = first.runs.iter().chain(&second.runs).find(|run| run.key == key)?;
-            records.counts(run).ok()
-        });
-        runs.collect::<Option<Vec<_>>>()
+    let (a, b): (Vec<_>, Vec<_>) = both.iter().copied().unzip();
+    let counts = |runs: Vec<&RunRecord>| {
+        runs.into_iter().map(|run| records.counts(run).ok()).collect::<Option<Vec<_>>>()
     };
-    let (Some(a), Some(b)) = (counts(|pair| pair.0.key.clone()), counts(|pair| pair.1.key.clone())) else {
-        return Ok(None);
-    };
+    let (Some(a), Some(b)) = (counts(a), counts(b)) else { return Ok(None) };
     let images = a.first().map_or(0, Vec::len);
     if images == 0 || a.iter().chain(&b).any(|run| run.len() != images) {
         return Ok(None);

@@ -9,91 +9,32 @@
 //! no sum runs over more than one cell. So a probe trained in a bank has bit for bit the weights that it has when it is trained
 //! alone. Tasks are (image, source); gradients are added up in the order of the images.
 
+mod cell;
+mod gradient;
 mod group;
 mod labels;
 mod score;
 mod set;
 mod state;
+mod trainee;
 
+pub use cell::{BankCell, BankProbe, CellKind};
+pub(crate) use gradient::linear_gradient;
 pub use score::BankScorer;
 pub use set::{BankBatch, BankSet, FetchError, RowSet};
 pub use state::BankState;
 
 use std::ops::ControlFlow;
 
-use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
-use crate::cluster_loss::through_unit_rows;
 use crate::error::expect_range;
 use crate::schedule::Batches;
-use crate::{Adam, ClusterProbe, Error, LinearProbe, Probe, Result, Schedule, Step, upsample_argmax};
-use group::{Group, Sums, Worker};
+use crate::{Error, Result, Schedule, Step};
+use gradient::gradients;
+use group::Group;
 use labels::Labels;
-
-/// What kind of probe a cell trains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CellKind {
-    /// A [`LinearProbe`].
-    Linear,
-    /// A [`ClusterProbe`] with this many centres.
-    Cluster(usize),
-}
-
-/// One probe of a bank.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BankCell {
-    /// Which source it sees.
-    pub source: usize,
-    /// `k`: it sees the first `k` numbers of every token,
-    pub dim: usize,
-    /// times this factor (`√(K / k)` for a random projection).
-    pub scale: f32,
-    /// Linear or cluster probe.
-    pub kind: CellKind,
-    /// Seed of its initial weights.
-    pub seed: u64,
-}
-
-/// A trained probe.
-#[derive(Debug, Clone, PartialEq)]
-pub enum BankProbe {
-    /// Weights for tokens that have been scaled.
-    Linear(LinearProbe),
-    /// Centres.
-    Cluster(ClusterProbe),
-}
-
-impl Probe for BankProbe {
-    fn outputs(&self) -> usize {
-        match self {
-            Self::Linear(probe) => probe.outputs(),
-            Self::Cluster(probe) => probe.outputs(),
-        }
-    }
-
-    fn scores(&self, tokens: ArrayView2<'_, f32>) -> Array2<f32> {
-        match self {
-            Self::Linear(probe) => probe.scores(tokens),
-            Self::Cluster(probe) => probe.scores(tokens),
-        }
-    }
-}
-
-impl BankProbe {
-    /// Predicted class or cluster per pixel, `[h, w]`, from the tokens `[t, k]` of one image.
-    ///
-    /// # Panics
-    /// As [`upsample_argmax`] and [`Probe::scores`].
-    pub fn predict(
-        &self,
-        tokens: ArrayView2<'_, f32>,
-        grid: (usize, usize),
-        size: (usize, usize),
-    ) -> Array2<u8> {
-        upsample_argmax(self.scores(tokens).view(), grid, size)
-    }
-}
+use trainee::Trainee;
 
 /// How a bank is trained.
 #[derive(Debug, Clone, PartialEq)]
@@ -126,14 +67,6 @@ pub struct Bank<'a> {
     labels: Labels<'a>,
     batches: Batches,
     step: usize,
-}
-
-/// One cell with its optimiser.
-struct Trainee {
-    cell: BankCell,
-    probe: BankProbe,
-    adam: Vec<Adam>,
-    failed: Option<Error>,
 }
 
 impl BankParams {
@@ -253,97 +186,6 @@ impl<'a> Bank<'a> {
     }
 }
 
-impl Trainee {
-    /// The `draw`-th fresh probe of a cell.
-    fn new(cell: BankCell, classes: usize, rate: f32, draw: u64) -> Self {
-        let mut rng = Schedule::weights_rng(cell.seed, draw);
-        let (probe, sizes) = match cell.kind {
-            CellKind::Linear => {
-                let probe = LinearProbe::initial(classes, cell.dim, &mut rng);
-                let sizes = vec![probe.weight.len(), probe.bias.len()];
-                (BankProbe::Linear(probe), sizes)
-            }
-            CellKind::Cluster(clusters) => {
-                let probe = ClusterProbe::initial(clusters, cell.dim, &mut rng);
-                let sizes = vec![probe.centres.len()];
-                (BankProbe::Cluster(probe), sizes)
-            }
-        };
-        Self { cell, probe, adam: sizes.into_iter().map(|n| Adam::new(rate, n)).collect(), failed: None }
-    }
-
-    /// One step of the optimiser; a probe whose loss is not finite is given up.
-    fn update(&mut self, step: usize, gradient: CellGradient) -> Option<f64> {
-        if self.failed.is_some() {
-            return None;
-        }
-        if let Some(loss) = gradient.loss.filter(|loss| !loss.is_finite()) {
-            self.failed = Some(Error::Diverged { step, loss });
-            return None;
-        }
-        let parameters = match &mut self.probe {
-            BankProbe::Linear(probe) => vec![probe.weight.as_slice_mut(), probe.bias.as_slice_mut()],
-            BankProbe::Cluster(probe) => vec![probe.centres.as_slice_mut()],
-        };
-        for ((adam, parameters), gradient) in
-            self.adam.iter_mut().zip(parameters).zip([&gradient.matrix, &gradient.bias])
-        {
-            adam.step(parameters.expect("made here, in standard layout"), gradient);
-        }
-        gradient.loss
-    }
-}
-
-/// Loss and gradient of one cell.
-pub(crate) struct CellGradient {
-    pub(crate) loss: Option<f64>,
-    /// `[c, k]` of weights or `[m, k]` of centres.
-    pub(crate) matrix: Vec<f32>,
-    /// `[c]`; empty for centres.
-    pub(crate) bias: Vec<f32>,
-}
-
-/// What some images add to the gradients of all groups: one task per image and source, sums in the order of the images.
-fn gradients(
-    set: &dyn BankSet,
-    labels: &Labels<'_>,
-    groups: &[Group],
-    probes: &[&BankProbe],
-    indices: &[usize],
-) -> Result<Vec<Sums>, FetchError> {
-    let batch = set.batch(indices)?;
-    let level = set.shape(1).level;
-    let layers: Vec<_> = groups.iter().map(|group| group.layer(level, probes)).collect();
-    let dims = set.dims();
-    let sources: Vec<usize> = {
-        let mut sources: Vec<_> = groups.iter().map(|group| group.source).collect();
-        sources.dedup();
-        sources
-    };
-    let tasks: Vec<(usize, usize)> =
-        (0..indices.len()).flat_map(|place| sources.iter().map(move |&source| (place, source))).collect();
-    let run = |worker: &mut Worker, &(place, source): &(usize, usize)| -> Result<Vec<Sums>, FetchError> {
-        let tokens = batch.tokens(source, place)?;
-        let image = labels.get(indices[place]);
-        let of_source = groups.iter().zip(&layers).filter(|(group, _)| group.source == source);
-        Ok(worker.image(of_source, &tokens, set.shape(dims[source]), set.grid(), labels, &image))
-    };
-    let done: Vec<_> =
-        tasks.par_iter().with_max_len(1).map_init(Worker::default, run).collect::<Result<_, FetchError>>()?;
-    // `done[place · sources + s]` holds the groups of source `s`, in order.
-    let mut first = 0;
-    let mut of_groups: Vec<(usize, usize)> = Vec::new(); // (index of the source, place among its groups)
-    for (s, source) in sources.iter().enumerate() {
-        let count = groups[first..].iter().take_while(|group| group.source == *source).count();
-        of_groups.extend((0..count).map(|at| (s, at)));
-        first += count;
-    }
-    let sum = |&(s, at): &(usize, usize)| {
-        Sums::total((0..indices.len()).map(|place| &done[place * sources.len() + s][at]))
-    };
-    Ok(of_groups.par_iter().map(sum).collect())
-}
-
 /// Trains a probe that sees the whole first source.
 pub(crate) fn fit_one(
     set: &dyn BankSet,
@@ -359,65 +201,16 @@ pub(crate) fn fit_one(
     params.fit(set, &[cell], &mut each)?.remove(0)
 }
 
-/// Loss and gradient of a linear probe on all images of a set; see [`LinearProbe::gradient`].
-pub(crate) fn linear_gradient(set: &dyn BankSet, probe: &LinearProbe) -> Result<CellGradient> {
-    let (classes, dim) = probe.weight.dim();
-    let cell = BankCell { source: 0, dim, scale: 1.0, kind: CellKind::Linear, seed: 0 };
-    let labels = Labels::new(set, &vec![1.0; classes]);
-    let groups = Group::of(&[cell], classes);
-    let probe = BankProbe::Linear(probe.clone());
-    let indices: Vec<usize> = (0..set.len()).collect();
-    let sums = gradients(set, &labels, &groups, &[&probe], &indices)
-        .map_err(|source| Error::Fetch { step: 1, source })?;
-    Ok(groups[0].gradient(0, &sums[0], cell, &probe, 1.0))
-}
-
-impl Group {
-    /// The gradient of a member, from the sums over the batch of `tokens` tokens.
-    fn gradient(
-        &self,
-        member: usize,
-        sums: &Sums,
-        cell: BankCell,
-        probe: &BankProbe,
-        tokens: f64,
-    ) -> CellGradient {
-        let rows = self.rows_of(member);
-        let matrix = &sums.matrix[rows.start * self.dim..rows.end * self.dim];
-        match probe {
-            BankProbe::Linear(_) => {
-                let part = if sums.weight > 0.0 { (1.0 / sums.weight) as f32 } else { 0.0 };
-                CellGradient {
-                    loss: (sums.weight > 0.0).then(|| sums.losses[member] / sums.weight),
-                    matrix: matrix.iter().map(|&x| x * part * cell.scale).collect(),
-                    bias: sums.bias[rows].iter().map(|&x| x * part).collect(),
-                }
-            }
-            BankProbe::Cluster(probe) => {
-                let part = (-1.0 / tokens) as f32;
-                let slope = matrix.iter().map(|&x| x * part).collect();
-                let slope = Array2::from_shape_vec(probe.centres.dim(), slope).expect("a row per centre");
-                let slope = through_unit_rows(probe.centres.view(), slope);
-                CellGradient {
-                    loss: Some(-sums.losses[member] / tokens),
-                    matrix: slope.iter().copied().collect(),
-                    bias: Vec::new(),
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use ndarray::{Array, Array3};
 
     use super::*;
-    use crate::masked_cross_entropy_upsampled;
     use crate::schedule::tests::Halves;
+    use crate::{Adam, ClusterProbe, LinearProbe};
 
     /// Tokens and labels with many values, on a grid of 3 × 5 tokens under maps of `size`.
-    fn images(n: usize, dim: usize, (h, w): (usize, usize)) -> (Array3<f32>, Array3<u8>) {
+    pub(super) fn images(n: usize, dim: usize, (h, w): (usize, usize)) -> (Array3<f32>, Array3<u8>) {
         let tokens =
             Array::from_shape_fn((n, 15, dim), |(i, t, k)| ((i * 131 + t * 17 + k * 5) as f32).sin());
         let labels = Array::from_shape_fn((n, h, w), |(i, y, x)| match (i + 3 * y + y * x / 4) % 6 {
@@ -467,33 +260,6 @@ mod tests {
     }
 
     #[test]
-    fn gradient_of_upsampled_logits_is_that_of_pixel_by_pixel() {
-        for size in [(24, 40), (21, 35), (3, 5), (48, 80), (6, 40)] {
-            let (tokens, labels) = images(2, 4, size);
-            let set = RowSet { tokens: tokens.view(), grid: (3, 5), labels: labels.view() };
-            for scale in [1.0, 30.0, 300.0] {
-                let mut probe = LinearProbe::initial(5, 4, &mut Schedule::weights_rng(1, 0));
-                probe.weight *= scale;
-                let got = linear_gradient(&set, &probe).unwrap();
-                let rows = tokens.to_shape((30, 4)).unwrap();
-                let logits =
-                    crate::Probe::scores(&probe, rows.view()).into_shape_with_order((2, 15, 5)).unwrap();
-                let want = masked_cross_entropy_upsampled(logits.view(), (3, 5), labels.view()).unwrap();
-                let slope = want.grad_logits.to_shape((30, 5)).unwrap().t().dot(&rows); // [c, k]
-                let loss = want.loss.unwrap();
-                assert!(
-                    (got.loss.unwrap() - loss).abs() < 1e-5 * loss.abs().max(1.0),
-                    "{size:?} {scale}: loss"
-                );
-                let most = slope.fold(0.0_f32, |most, x| most.max(x.abs()));
-                for (got, want) in got.matrix.iter().zip(slope.iter()) {
-                    assert!((got - want).abs() < 2e-5 * most.max(0.1), "{size:?} {scale}: {got} for {want}");
-                }
-            }
-        }
-    }
-
-    #[test]
     fn gradient_of_centres_is_that_of_the_cluster_loss() {
         let (tokens, labels) = images(3, 12, (12, 20));
         let set = RowSet { tokens: tokens.view(), grid: (3, 5), labels: labels.view() };
@@ -509,27 +275,6 @@ mod tests {
         Adam::new(0.05, 84).step(centres.as_slice_mut().unwrap(), want.centres.as_slice().unwrap());
         let BankProbe::Cluster(after) = bank.finish().remove(0).unwrap() else { panic!("a cluster probe") };
         assert!(centres.iter().zip(&after.centres).all(|(a, b)| (a - b).abs() < 2e-4));
-    }
-
-    #[test]
-    fn class_weights_count_pixels_several_times() {
-        let (tokens, mut labels) = images(2, 4, (12, 20));
-        labels.mapv_inplace(|label| if label == 2 { 255 } else { label });
-        let gradient = |weights: &[f32], labels: &Array3<u8>| {
-            let set = RowSet { tokens: tokens.view(), grid: (3, 5), labels: labels.view() };
-            let prepared = Labels::new(&set, weights);
-            let cell = BankCell { source: 0, dim: 4, scale: 1.0, kind: CellKind::Linear, seed: 0 };
-            let groups = Group::of(&[cell], weights.len());
-            let probe = BankProbe::Linear(LinearProbe::initial(5, 4, &mut Schedule::weights_rng(1, 0)));
-            let sums = gradients(&set, &prepared, &groups, &[&probe], &[0, 1]).unwrap();
-            groups[0].gradient(0, &sums[0], cell, &probe, 1.0)
-        };
-        let (plain, same) = (gradient(&[1.0; 5], &labels), gradient(&[3.0; 5], &labels));
-        assert!((plain.loss.unwrap() - same.loss.unwrap()).abs() < 1e-6);
-        // Weight 0 is the same as no label.
-        let without = labels.mapv(|label| if label == 1 { 255 } else { label });
-        let (zero, absent) = (gradient(&[1.0, 0.0, 1.0, 1.0, 1.0], &labels), gradient(&[1.0; 5], &without));
-        assert_eq!((zero.loss, zero.matrix), (absent.loss, absent.matrix));
     }
 
     #[test]

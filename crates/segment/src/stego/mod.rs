@@ -7,7 +7,6 @@
 //!
 //! Shapes: `b` images of `t = gh·gw` tokens, features `[b, t, d]`, codes `[b, t, k]`.
 
-mod adam;
 mod alignment;
 mod batch;
 mod config;
@@ -24,10 +23,10 @@ mod nested;
 mod pair_order;
 mod reconstruction;
 mod sample;
+mod trained;
 mod trainer;
 mod unit;
 
-pub use adam::Trained;
 pub use alignment::{AlignmentGradient, aligned_points, alignment_gradient};
 pub use config::{CorrespondenceParams, StegoConfig};
 pub use correspondence::{CorrespondenceGradient, CorrespondenceSide, CorrespondenceValue, PairMeans};
@@ -41,4 +40,5 @@ pub use nested::Ladder;
 pub use pair_order::PairOrder;
 pub use reconstruction::{Decoder, ReconstructionGradient};
 pub use sample::Points;
+pub use trained::Trained;
 pub use trainer::{StegoStep, TokenSet, Trainer, TrainerState};

@@ -12,15 +12,13 @@ use std::borrow::Cow;
 use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis};
 use probe::{ClusterGradient, ClusterProbe, LinearGradient, LinearProbe};
 use rand_distr::{Distribution, StandardNormal};
-use serde::{Deserialize, Serialize};
 
-use super::adam::Trained;
 use super::batch::{Batch, Buffers};
 use super::correspondence::CorrespondenceValue;
 use super::error::{FetchError, Result, expect_finite, expect_range, expect_shape};
 use super::init::{Stream, convolution};
 use super::reconstruction::Decoder;
-use super::{Head, HeadShape, StegoConfig};
+use super::{Head, HeadShape, StegoConfig, Trained};
 
 /// A label that counts nowhere.
 const IGNORED: u8 = 255;
@@ -61,8 +59,7 @@ pub struct StegoStep {
 }
 
 /// Everything that changes from step to step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TrainerState {
     /// Steps made.
     pub step: usize,

@@ -10,6 +10,7 @@ use pretrain::{
 };
 
 use crate::pretrain_config::PretrainConfig;
+use crate::toml_file::TomlFile as _;
 
 /// Writes the layout of DINO's training checkpoints: `student` (names with `module.`, as its data-parallel wrapper leaves
 /// them), `teacher` (so too with batch norm), `optimizer`, `epoch` (the next one), `args`, `dino_loss`.

@@ -32,6 +32,7 @@ use crate::exit::{Status, usage};
 use crate::pretrain_config::PretrainConfig;
 use crate::progress::duration;
 use crate::sources;
+use crate::toml_file::TomlFile as _;
 use metrics::Metrics;
 use monitor::{Look, Monitor};
 

@@ -1,4 +1,4 @@
-//! Reference cases and the tensors of their files, for the tests that compare with them.
+//! Reference cases and the tensors of their files, for the tests of several crates that compare with them.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, dead_code)] // each test uses some of it; one that skips says so
 
