@@ -15,8 +15,8 @@ use crate::stages::extract::Job;
 use crate::stages::probe::Kind;
 
 /// What the seconds of an estimate are made of.
-const RESTS_ON: &str = "features: operations of the missing images over the rate of one forward pass measured now, decoding and writing \
-     beside them; probes: their products and pixels over the rates of a few training steps on random features measured now; \
+const RESTS_ON: &str = "features: operations of the missing images over the rate of one forward pass and, on a CPU, the time to decode one image, \
+     both measured now; probes: their products and pixels over the rates of a few training steps on random features measured now; \
      reading features, fitting reducers (STEGO's heads, UMAP), ridge, k-means and k-NN probes, CRFs and the report come on top, and other work on this machine slows all of it";
 
 /// What `--dry-run` prints.
@@ -143,12 +143,17 @@ fn cache_cost(job: &Job<'_>, images: usize, rate: &mut Option<f64>) -> Result<Ca
         Some(rate) => rate,
         None => *rate.insert(job.forward.rate()?),
     };
+    // A CPU's threads both decode and compute; beside a GPU they have nothing else to do.
+    let decoding = match job.forward.device.is_cpu() {
+        true => job.decoding()? / rayon::current_num_threads() as f64,
+        false => 0.0,
+    };
     Ok(CacheCost {
         cache_id: String::new(),
         images,
         gflop_per_image: work / 1e9,
         bytes: (images * views * job.layout()?.row_bytes(job.dtype)) as u64,
-        seconds: images as f64 * work / rate,
+        seconds: images as f64 * (work / rate + decoding),
     })
 }
 

@@ -215,6 +215,18 @@ impl Job<'_> {
         entries.chain(self.recipe.clone()).collect()
     }
 
+    /// Seconds that a thread takes to decode and transform a sample, measured on the first one.
+    ///
+    /// # Errors
+    /// If it cannot be asked for.
+    pub(crate) fn decoding(&self) -> Result<f64> {
+        let start = std::time::Instant::now();
+        if self.dataset.len() > 0 {
+            let _ = self.views(0)?;
+        }
+        Ok(start.elapsed().as_secs_f64())
+    }
+
     /// Decodes and transforms one sample; an unreadable one becomes a tombstone.
     fn views(&self, i: usize) -> Result<Sampled<Vec<View>>> {
         match self.dataset.load(i).and_then(|sample| self.forward.transform.apply(i as u64, &sample)) {
