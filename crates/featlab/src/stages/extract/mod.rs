@@ -221,7 +221,7 @@ impl Job<'_> {
     /// If it cannot be asked for.
     pub(crate) fn decoding(&self) -> Result<f64> {
         let start = std::time::Instant::now();
-        if self.dataset.len() > 0 {
+        if !self.dataset.is_empty() {
             let _ = self.views(0)?;
         }
         Ok(start.elapsed().as_secs_f64())
