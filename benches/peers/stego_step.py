@@ -2,21 +2,25 @@
 """One training step of STEGO in PyTorch, and featlab's in turn; then exact neighbours by cosine, the original's way.
 
     cargo build --release -p featlab-segment --example stego_step
-    python3 benches/peers/stego_step.py [--batch 16] [--images 6000] [--rounds 3] [--threads 2]
+    python3 benches/peers/stego_step.py [--batch 16] [--images 6000] [--cache FOLDER …] [--rounds 3] [--threads 2]
                                         [--example target/release/examples/stego_step]
 
 The step: dropout of channels, head (linear branch and perceptron) on the features of a batch and of its neighbours, correspondence loss
 with 5 negatives at 11 x 11 points, linear probe (upsampled cross-entropy) and cluster probe on detached codes, three Adams. The
 backbone has no part in it on either side. ViT-S: 384 numbers, 28 x 28 tokens, codes of 70, 27 classes, labels of 224 pixels.
-Neighbours: unit features, one einsum per sixteenth of the images, topk 30. Both programs run once in every round, with
-the same number of threads; printed are medians over rounds.
+Neighbours: unit features, one einsum per sixteenth of the images, topk 30. They are random, which is the worst case for featlab (nothing can
+be ruled out), or with --cache mean features of real pictures: every image of the caches (Parquet, as `featlab extract` writes them; needs
+pyarrow) is cut into 4 x 4 parts, each a picture of its own. Both programs run once in every round, with the same number of
+threads; printed are medians over rounds.
 """
 
 import argparse
 import os
 import re
 import statistics
+import struct
 import subprocess
+import tempfile
 import time
 
 import torch
@@ -96,9 +100,29 @@ def training_step(batch):
     return step
 
 
-def neighbours(n):
-    torch.manual_seed(0)
-    features = F.normalize(torch.randn(n, DIM), dim=1)
+def of_caches(folders, parts=4):
+    """Directions of the mean features of parts of images, [n, d]."""
+    import json
+    import pathlib
+
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    rows = []
+    for folder in map(pathlib.Path, folders):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (gh, gw), d = manifest["layout"]["grid"], manifest["layout"]["dim"]
+        kind = {"f16": "<f2", "f32": "<f4"}[manifest["key"]["dtype"]]
+        for shard in manifest["shards"]:
+            for row in pq.read_table(folder / shard["file"], columns=["tokens"])["tokens"]:
+                tokens = np.frombuffer(row.as_py(), kind).astype(np.float32).reshape(gh, gw, d)
+                for band in np.array_split(tokens, parts, 0):
+                    rows += [part.reshape(-1, d).mean(0) for part in np.array_split(band, parts, 1)]
+    return F.normalize(torch.from_numpy(np.stack(rows)), dim=1)
+
+
+def neighbours(features):
+    n = len(features)
 
     def run():
         rows = n // 16
@@ -117,6 +141,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--images", type=int, default=6000)
+    parser.add_argument("--cache", nargs="*", help="caches whose mean features are compared, instead of random ones")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--example", default="target/release/examples/stego_step")
@@ -124,7 +149,15 @@ def main():
     torch.set_num_threads(arguments.threads)
     environment = os.environ | {"RAYON_NUM_THREADS": str(arguments.threads)}
     command = [arguments.example, str(arguments.batch), str(arguments.images)]
-    step, search = training_step(arguments.batch), neighbours(arguments.images)
+    torch.manual_seed(0)
+    features = of_caches(arguments.cache) if arguments.cache else F.normalize(torch.randn(arguments.images, DIM), dim=1)
+    arguments.images = len(features)
+    if arguments.cache:
+        directions = tempfile.NamedTemporaryFile(suffix=".directions")
+        directions.write(struct.pack("<QQ", *features.shape) + features.numpy().tobytes())
+        directions.flush()
+        command += ["0", directions.name]
+    step, search = training_step(arguments.batch), neighbours(features)
     step()
     ours, theirs = [], []
     for turn in range(arguments.rounds):

@@ -4,6 +4,7 @@
 //! `project` — caches through reducers; `commuted` — predictions against those of upsampled features;
 //! `bank` — weights that depend on nothing but what they should; `kinds` — every probe, method and score of a sweep; `resume` — interruption and what is left of it; `golden_extract` — picture files to Parquet against reference tokens;
 //! `stand_in` — the studies' sweeps on drawn data sets; `stores` — caches in a bucket; `precision` — batches and half precision;
+//! `segment` — models, label maps and checkpoints of the original;
 //! `report` — its page in a browser, its exports; `classify`, `attention`, `pretrain` — the commands beside the line.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test that cannot go on panics; one that skips says so
@@ -26,5 +27,6 @@ mod pretrain;
 mod project;
 mod report;
 mod resume;
+mod segment;
 mod stand_in;
 mod stores;

@@ -29,6 +29,6 @@ pub use embedded::embedded_names;
 pub use error::{Error, Result};
 pub use hub::{hub_cache, hub_offline};
 pub use layer::{Facet, Layer};
-pub use load::{LoadOptions, Loaded, Origin, load};
+pub use load::{LoadOptions, Loaded, Origin, load, state_dict};
 pub use models::{Dinov2, Dinov2Config, Dinov3, Dinov3Config, Resampling, Vit, VitConfig, interpolate_pos};
 pub use precision::Precision;

@@ -3,13 +3,14 @@
 //! The fingerprint is the SHA-256 of the weights file, or of the recipe of random weights: equal fingerprints and equal
 //! [`BackboneSpec::architecture`](crate::BackboneSpec) mean equal features. Where the file lay does not matter.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::{self, Checkpoint, ReadOptions};
+use crate::checkpoint::{self, Checkpoint, NamedTensor, ReadOptions};
 use crate::hub::{self, WEIGHTS};
 use crate::models::ModelConfig;
 use crate::random;
@@ -103,78 +104,105 @@ impl Loaded {
 /// # Ok::<(), backbone::Error>(())
 /// ```
 pub fn load(name_or_file: &str, options: &LoadOptions) -> Result<Loaded> {
-    match Source::parse(name_or_file)? {
-        Source::Random { architecture, config, seed } => {
-            random_backbone(name_or_file, &architecture, config, seed, options)
+    let Weights { config, tensors, fingerprint, origin, normalization, readout, note } =
+        Weights::read(name_or_file, options)?;
+    let weights = VarBuilder::from_tensors(tensors, options.precision.dtype(), &options.device);
+    Ok(Loaded {
+        backbone: config.build(weights)?,
+        name: name_or_file.to_owned(),
+        fingerprint,
+        origin,
+        normalization,
+        readout,
+        note,
+    })
+}
+
+/// The tensors of a backbone under the original's names (`blocks.0.attn.qkv.weight` and so on), for writing them elsewhere.
+///
+/// # Errors
+/// As [`load`].
+pub fn state_dict(name_or_file: &str, options: &LoadOptions) -> Result<BTreeMap<String, NamedTensor>> {
+    let tensors = Weights::read(name_or_file, options)?.tensors.into_iter();
+    tensors
+        .map(|(name, tensor)| {
+            let (shape, values) = (tensor.dims().to_vec(), tensor.flatten_all()?.to_vec1()?);
+            Ok((name, NamedTensor { shape, values }))
+        })
+        .collect()
+}
+
+/// Weights in the original's names, before a model is made of them.
+struct Weights {
+    config: ModelConfig,
+    tensors: HashMap<String, Tensor>,
+    fingerprint: String,
+    origin: Origin,
+    normalization: Option<([f32; 3], [f32; 3])>,
+    readout: Option<String>,
+    note: Vec<String>,
+}
+
+impl Weights {
+    fn read(name_or_file: &str, options: &LoadOptions) -> Result<Self> {
+        match Source::parse(name_or_file)? {
+            Source::Random { architecture, config, seed } => {
+                Self::random(&architecture, config, seed, options)
+            }
+            Source::Embedded(weights) => {
+                let path = Path::new(name_or_file);
+                let read = checkpoint::decode(path, weights.bytes, &read_options(options, false))?;
+                Ok(Self::of(read, Origin::Embedded, None))
+            }
+            Source::File(path) => Self::from_file(&path, false, options),
+            Source::Folder(folder) => {
+                let weights = WEIGHTS.iter().map(|file| folder.join(file)).find(|path| path.is_file());
+                Self::from_file(&weights.ok_or(Error::NoWeights { path: folder })?, true, options)
+            }
+            Source::Hub(repo) => {
+                let fetched = hub::fetch(&repo)?;
+                let file = fetched.weights.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let weights = Self::from_file(&fetched.weights, true, options)?;
+                Ok(Self { origin: Origin::Hub { repo, file, revision: fetched.revision }, ..weights })
+            }
         }
-        Source::Embedded(weights) => {
-            let path = Path::new(name_or_file);
-            let read = checkpoint::decode(path, weights.bytes, &read_options(options, false))?;
-            from_checkpoint(name_or_file, read, Origin::Embedded, None, options)
+    }
+
+    fn from_file(path: &Path, with_config: bool, options: &LoadOptions) -> Result<Self> {
+        let read = checkpoint::read(path, &read_options(options, with_config))?;
+        Ok(Self::of(read, Origin::File(path.to_owned()), checkpoint::normalization(path)))
+    }
+
+    fn of(read: Checkpoint, origin: Origin, normalization: Option<([f32; 3], [f32; 3])>) -> Self {
+        Self {
+            config: read.config,
+            tensors: read.tensors,
+            fingerprint: read.sha256,
+            origin,
+            normalization,
+            readout: read.readout,
+            note: read.notes,
         }
-        Source::File(path) => from_file(name_or_file, &path, false, options),
-        Source::Folder(folder) => {
-            let weights = WEIGHTS.iter().map(|file| folder.join(file)).find(|path| path.is_file());
-            from_file(name_or_file, &weights.ok_or(Error::NoWeights { path: folder })?, true, options)
-        }
-        Source::Hub(repo) => {
-            let fetched = hub::fetch(&repo)?;
-            let file = fetched.weights.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let loaded = from_file(name_or_file, &fetched.weights, true, options)?;
-            Ok(Loaded { origin: Origin::Hub { repo, file, revision: fetched.revision }, ..loaded })
-        }
+    }
+
+    fn random(architecture: &str, config: ModelConfig, seed: u64, options: &LoadOptions) -> Result<Self> {
+        let config = match options.num_heads {
+            Some(num_heads) => config.with_heads(num_heads),
+            None => config,
+        };
+        let recipe = random::recipe(architecture, seed);
+        Ok(Self {
+            tensors: random::weights(&config, &recipe, &options.device)?,
+            config,
+            fingerprint: checkpoint::hex(&Sha256::digest(recipe)),
+            origin: Origin::Random { seed },
+            normalization: None,
+            readout: None,
+            note: vec!["the weights are random and were never trained".to_owned()],
+        })
     }
 }
 
 fn read_options(options: &LoadOptions, with_config: bool) -> ReadOptions<'_> {
     ReadOptions { num_heads: options.num_heads, with_config, device: &options.device }
-}
-
-fn from_file(name: &str, path: &Path, with_config: bool, options: &LoadOptions) -> Result<Loaded> {
-    let read = checkpoint::read(path, &read_options(options, with_config))?;
-    from_checkpoint(name, read, Origin::File(path.to_owned()), checkpoint::normalization(path), options)
-}
-
-fn from_checkpoint(
-    name: &str,
-    read: Checkpoint,
-    origin: Origin,
-    normalization: Option<([f32; 3], [f32; 3])>,
-    options: &LoadOptions,
-) -> Result<Loaded> {
-    let weights = VarBuilder::from_tensors(read.tensors, options.precision.dtype(), &options.device);
-    Ok(Loaded {
-        backbone: read.config.build(weights)?,
-        name: name.to_owned(),
-        fingerprint: read.sha256,
-        origin,
-        normalization,
-        readout: read.readout,
-        note: read.notes,
-    })
-}
-
-fn random_backbone(
-    name: &str,
-    architecture: &str,
-    config: ModelConfig,
-    seed: u64,
-    options: &LoadOptions,
-) -> Result<Loaded> {
-    let config = match options.num_heads {
-        Some(num_heads) => config.with_heads(num_heads),
-        None => config,
-    };
-    let recipe = random::recipe(architecture, seed);
-    let tensors = random::weights(&config, &recipe, &options.device)?;
-    let weights = VarBuilder::from_tensors(tensors, options.precision.dtype(), &options.device);
-    Ok(Loaded {
-        backbone: config.build(weights)?,
-        name: name.to_owned(),
-        fingerprint: checkpoint::hex(&Sha256::digest(recipe)),
-        origin: Origin::Random { seed },
-        normalization: None,
-        readout: None,
-        note: vec!["the weights are random and were never trained".to_owned()],
-    })
 }

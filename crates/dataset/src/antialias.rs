@@ -49,8 +49,8 @@ impl Kernel {
 /// `[h, w, 3]` to `[res, res, 3]`.
 pub(crate) fn resample(image: ArrayView3<'_, u8>, frame: Frame, kernel: Kernel) -> Array3<u8> {
     let ((h, w, _), (rh, rw), (top, left)) = (image.dim(), frame.resized, frame.offset);
-    let rows = taps(kernel, h, rh, top..top + frame.res);
-    let columns = taps(kernel, w, rw, left..left + frame.res);
+    let rows = taps(kernel, h, rh, top..top + frame.size.0);
+    let columns = taps(kernel, w, rw, left..left + frame.size.1);
     let ((rows, down), (columns, across)) = (from_first(rows), from_first(columns));
     let image = image.slice(s![down, across, ..]); // the pixels that are read
     if vertical_first((h, w), (rh, rw)) {
@@ -185,8 +185,8 @@ mod tests {
     fn shrinking_averages_and_the_same_size_copies() {
         let stripes = Array3::from_shape_fn((16, 16, 3), |(_, x, _)| if x % 2 == 0 { 0 } else { 200 });
         for kernel in KERNELS {
-            assert_eq!(resample(stripes.view(), Frame::stretch(16), kernel), stripes);
-            let small = resample(stripes.view(), Frame::stretch(4), kernel);
+            assert_eq!(resample(stripes.view(), Frame::stretch((16, 16)), kernel), stripes);
+            let small = resample(stripes.view(), Frame::stretch((4, 4)), kernel);
             assert!(small.iter().all(|v| v.abs_diff(100) <= 20), "{kernel:?}: {small}");
         }
     }
@@ -199,7 +199,7 @@ mod tests {
             assert!(larger.iter().all(|&v| v == 77), "{kernel:?}");
         }
         let edge = Array3::from_shape_fn((4, 4, 3), |(_, x, _)| if x < 2 { 0 } else { 255 });
-        let larger = resample(edge.view(), Frame::stretch(16), Kernel::Cubic);
+        let larger = resample(edge.view(), Frame::stretch((16, 16)), Kernel::Cubic);
         assert_eq!((larger[[0, 5, 0]], larger[[0, 10, 0]]), (0, 255));
     }
 
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn a_window_is_cut_out_of_the_whole() {
         let image = Array3::from_shape_fn((20, 30, 3), |(y, x, c)| (y * 37 + x * 91 + c * 5) as u8);
-        let frame = Frame { resized: (16, 25), offset: (0, 0), res: 16 };
+        let frame = Frame { resized: (16, 25), offset: (0, 0), size: (16, 16) };
         let whole = resample(image.view(), frame, Kernel::Cubic);
         let right = resample(image.view(), Frame { offset: (0, 9), ..frame }, Kernel::Cubic);
         assert_eq!(whole.slice(s![.., 9.., ..]), right.slice(s![.., ..7, ..]));

@@ -32,7 +32,16 @@ impl Resize {
     const WORDS: &'static Words<Self> =
         &[("nearest", Self::Nearest), ("bilinear", Self::Bilinear), ("bicubic", Self::Bicubic)];
 
-    /// `[h, w, 3]` to `[res, res, 3]`.
+    /// A picture `[h, w, 3]` stretched to `size`, `(h, w)`.
+    ///
+    /// # Panics
+    /// If one of the two has no pixel.
+    #[must_use]
+    pub fn stretched(self, picture: ArrayView3<'_, u8>, size: (usize, usize)) -> Array3<u8> {
+        self.image(picture, Frame::stretch(size))
+    }
+
+    /// `[h, w, 3]` to the frame's pixels, `[.., .., 3]`.
     pub(crate) fn image(self, image: ArrayView3<'_, u8>, frame: Frame) -> Array3<u8> {
         match self {
             Self::Nearest => nearest(image, frame),
@@ -56,10 +65,11 @@ impl fmt::Display for Resize {
     }
 }
 
-/// `[h, w, ..]` to `[res, res, ..]`, each pixel a copy of one source pixel.
+/// `[h, w, ..]` to the frame's pixels, each pixel a copy of one source pixel.
 pub(crate) fn nearest<T: Copy, D: RemoveAxis>(picture: ArrayView<'_, T, D>, frame: Frame) -> Array<T, D> {
-    let axis = |axis, resized, offset| sources(picture.len_of(Axis(axis)), resized, offset, frame.res);
-    let (rows, cols) = (axis(0, frame.resized.0, frame.offset.0), axis(1, frame.resized.1, frame.offset.1));
+    let Frame { resized, offset, size } = frame;
+    let rows = sources(picture.len_of(Axis(0)), resized.0, offset.0, size.0);
+    let cols = sources(picture.len_of(Axis(1)), resized.1, offset.1, size.1);
     picture.select(Axis(0), &rows).select(Axis(1), &cols)
 }
 

@@ -97,6 +97,20 @@ impl Transform {
         Ok(self.resize.image(sample.image.view(), self.frame((whole.h, whole.w))))
     }
 
+    /// The part of a picture of `(h, w)` pixels that [`Transform::image_u8`] shows, to the nearest pixel.
+    #[must_use]
+    pub fn seen_part(&self, size: (usize, usize)) -> CropBox {
+        self.frame(size).part(size)
+    }
+
+    /// Pixels `[h, w, 3]` as a network reads them, `[3, h, w]`.
+    ///
+    /// # Errors
+    /// If mean or deviation cannot be.
+    pub fn normalised(&self, pixels: ArrayView3<'_, u8>) -> Result<Array3<f32>> {
+        Ok(Normalise::new(self.mean, self.std)?.apply(pixels))
+    }
+
     fn check(&self) -> Result<()> {
         let invalid = |option, reason| Err(Error::InvalidOption { option, reason });
         if self.res == 0 {
@@ -110,7 +124,7 @@ impl Transform {
 
     fn frame(&self, size: (usize, usize)) -> Frame {
         match self.crop {
-            Crop::None => Frame::stretch(self.res),
+            Crop::None => Frame::stretch((self.res, self.res)),
             Crop::Center | Crop::Five | Crop::Random => Frame::center(size, self.res),
         }
     }

@@ -1,7 +1,7 @@
 //! Time of one training step of STEGO (head, correspondence loss, both probes, three Adams), and of exact neighbours, on random data in
 //! memory.
 //!
-//! `cargo run --release -p featlab-segment --example stego_step -- [batch] [images] [rungs]`; the defaults are a batch of 16 images with
+//! `cargo run --release -p featlab-segment --example stego_step -- [batch] [images] [rungs] [directions]`; the defaults are a batch of 16 images with
 //! 28 × 28 tokens of 384 numbers, codes of 70, 27 classes, labels of 224 pixels, and neighbours among 6000 images; with `rungs` other than
 //! 0 codes are trained as a ladder. The same in PyTorch: `benches/peers/stego_step.py`, which runs this program in turn.
 //! Prints medians in milliseconds.
@@ -46,8 +46,10 @@ impl TokenSet for InMemory {
 }
 
 fn main() -> segment::stego::Result<()> {
-    let mut arguments = std::env::args().skip(1).map(|word| word.parse().expect("arguments are numbers"));
-    let [batch, images, rungs] = [16, 6000, 0].map(|default| arguments.next().unwrap_or(default));
+    let mut arguments = std::env::args().skip(1);
+    let mut number =
+        |default| arguments.next().map_or(default, |word| word.parse().expect("a number is expected"));
+    let [batch, images, rungs] = [16, 6000, 0].map(&mut number);
     let mut config = StegoConfig { batch_size: batch, ..StegoConfig::default() };
     if rungs > 0 {
         config.correspondence.ladder = Ladder::doubling(config.dim)?.rungs().to_vec();
@@ -68,9 +70,27 @@ fn main() -> segment::stego::Result<()> {
     trainer.advance(&set, &pairs)?;
     report("step", 7, || trainer.advance(&set, &pairs).map(drop))?;
 
-    let mut directions = Array2::from_shape_simple_fn((images, DIM), || StandardNormal.sample(&mut rng));
-    directions.outer_iter_mut().for_each(|mut row: ArrayViewMut1<'_, f32>| row /= row.dot(&row).sqrt());
+    let directions = match std::env::args().nth(4) {
+        Some(file) => real(&file),
+        None => drawn(images, &mut rng),
+    };
     report("neighbours", 3, || nearest_neighbours(directions.view(), 30).map(drop))
+}
+
+/// Random directions, which lie near nothing.
+fn drawn(images: usize, rng: &mut ChaCha8Rng) -> Array2<f32> {
+    let mut directions = Array2::from_shape_simple_fn((images, DIM), || StandardNormal.sample(&mut *rng));
+    directions.outer_iter_mut().for_each(|mut row: ArrayViewMut1<'_, f32>| row /= row.dot(&row).sqrt());
+    directions
+}
+
+/// Directions from a file: their number and width as `u64`, then the numbers as `f32`, little-endian.
+fn real(file: &str) -> Array2<f32> {
+    let bytes = std::fs::read(file).expect("the file of directions can be read");
+    let (head, numbers) = bytes.split_at(16);
+    let side = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("8 bytes")) as usize;
+    let numbers = numbers.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    Array2::from_shape_vec((side(0), side(8)), numbers).expect("as many numbers as it says")
 }
 
 fn report(

@@ -12,6 +12,7 @@ mod error;
 mod palette;
 mod picture;
 pub mod stego;
+mod windows;
 
 pub use attention_map::{
     enlarge, head_colours, heat_map, highlight, masked, mass_mask, overlay_heads, stretch,
@@ -22,3 +23,4 @@ pub use crf::DenseCrf;
 pub use error::{Error, Result};
 pub use palette::Palette;
 pub use picture::{colourise, overlay};
+pub use windows::Windows;

@@ -64,7 +64,7 @@ impl RandomResizedCrop {
     #[must_use]
     pub fn apply(&self, image: ArrayView3<'_, u8>, part: CropBox) -> Array3<u8> {
         let part = image.slice_move(s![part.y..part.y + part.h, part.x..part.x + part.w, ..]);
-        self.interpolation.image(part, Frame::stretch(self.size))
+        self.interpolation.image(part, Frame::stretch((self.size, self.size)))
     }
 }
 

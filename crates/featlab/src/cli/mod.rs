@@ -7,6 +7,7 @@ mod doctor;
 mod evaluate;
 mod extract;
 mod pretrain;
+mod segment;
 mod study;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ pub use doctor::DoctorArgs;
 pub use evaluate::{AttentionArgs, ClassifyArgs, Method, ProbeArgs, ReduceArgs};
 pub use extract::{ExtractArgs, FeatureArgs, LoadingArgs};
 pub use pretrain::{DinoArgs, PretrainCommand};
+pub use segment::{ExportArgs, LookArgs, PredictArgs, SegmentCommand, SegmentEvalArgs, SegmentTrainArgs};
 pub use study::{DemoArgs, Export, Format, ReportArgs, SweepArgs};
 
 /// Compute DINO patch features once, reduce them to any dimension, probe what is left.
@@ -83,6 +85,9 @@ pub enum Command {
     Classify(ClassifyArgs),
     /// Draw where the class token looks, for one image or every frame of a film
     Attention(AttentionArgs),
+    /// Segment pictures with a trained model: train, eval, predict, export
+    #[command(subcommand)]
+    Segment(SegmentCommand),
     /// Run a grid of methods, dimensions, probes and seeds from a TOML file
     Sweep(SweepArgs),
     /// Write the report of a finished sweep again

@@ -4,19 +4,18 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use backbone::Loaded;
-use dataset::{Crop, Resize, Sample, Split, Transform};
-use ndarray::Array3;
+use dataset::{Crop, Resize, Split, Transform};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::Context;
 use crate::cli::AttentionArgs;
 use crate::commands::asked::load;
 use crate::exit::{Status, usage};
-use crate::records::{check_local, write_atomically};
+use crate::records::check_local;
 use crate::sources;
 use crate::stages::attention::{Drawn, Job, is_picture, parse_heads};
+use crate::stages::{claim, picture_file};
 
 /// The file that says how the pictures beside it were made.
 const SETTINGS: &str = "attention.json";
@@ -74,7 +73,7 @@ pub(crate) fn run(args: AttentionArgs, context: &Context) -> Result<Status> {
         let drawn = job.frames(&*folder, context)?;
         report(&args, drawn, folder.problems().len(), true, context)
     } else {
-        let (sample, contents) = read(&args.input)?;
+        let (sample, contents) = picture_file::read(&args.input)?;
         claim(&settings(&args, &loaded, Some(contents), heads), &args)?;
         report(&args, job.image(&sample, context)?, 0, false, context)
     }
@@ -99,24 +98,9 @@ fn settings(args: &AttentionArgs, loaded: &Loaded, contents: Option<String>, hea
     }
 }
 
-/// Makes the folder ours: pictures of other settings are not mixed with these.
+/// Makes the folder ours.
 fn claim(settings: &Settings, args: &AttentionArgs) -> Result<()> {
-    let path = args.out.join(SETTINGS);
-    if path.exists() {
-        let theirs: Option<Settings> =
-            std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let is_same = theirs.is_some_and(|theirs| theirs == *settings);
-        if !args.overwrite && !is_same {
-            return Err(usage(format!(
-                "{} holds pictures of another input or other options (see {SETTINGS}); choose another --out, or --overwrite",
-                args.out.display()
-            )));
-        }
-        if args.overwrite {
-            remove_pictures(&args.out)?;
-        }
-    }
-    write_atomically(&path, &serde_json::to_vec_pretty(settings)?)
+    claim::claim(&args.out, SETTINGS, settings, args.overwrite, || remove_pictures(&args.out))
 }
 
 /// Removes what an earlier run drew, and nothing else.
@@ -128,22 +112,6 @@ fn remove_pictures(folder: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// One picture file, and its SHA-256.
-fn read(path: &Path) -> Result<(Sample, String)> {
-    let name = path.display();
-    let bytes = std::fs::read(path).with_context(|| format!("picture {name} cannot be read"))?;
-    let contents = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    let picture = image::ImageReader::new(std::io::Cursor::new(&bytes))
-        .with_guessed_format()
-        .map_err(image::ImageError::from)
-        .and_then(image::ImageReader::decode)
-        .with_context(|| format!("picture {name} cannot be read"))?
-        .into_rgb8();
-    let (w, h) = picture.dimensions();
-    let image = Array3::from_shape_vec((h as usize, w as usize, 3), picture.into_raw())?;
-    Ok((Sample { id: name.to_string(), image, label: None }, contents))
 }
 
 fn report(

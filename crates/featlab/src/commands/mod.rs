@@ -11,6 +11,7 @@ mod pretrain;
 mod probe;
 mod reduce;
 mod report;
+mod segment;
 mod sweep;
 
 use anyhow::Result;
@@ -29,6 +30,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Status> {
         Command::Probe(args) => probe::run(args, context),
         Command::Classify(args) => classify::run(args, context),
         Command::Attention(args) => attention::run(args, context),
+        Command::Segment(command) => segment::run(command, context),
         Command::Sweep(args) => sweep::run(args, context),
         Command::Report(args) => report::run(args, context),
         Command::Pretrain(command) => pretrain::run(command, context),

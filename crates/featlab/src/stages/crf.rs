@@ -57,7 +57,7 @@ impl Job<'_> {
             }
         }
         let scored = |((kind, cell, _), images): (&(Kind, BankCell, BankProbe), Vec<ImageCounts>)| {
-            Scored::new((*kind, cell.seed), self.settings, None, &by_image(images, val), None)
+            Scored::new(*kind, &self.settings.resampling(cell.seed), None, &by_image(images, val), None)
         };
         Ok(self.probes.iter().zip(counts).map(scored).collect())
     }

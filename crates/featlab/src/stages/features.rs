@@ -46,6 +46,17 @@ impl Features {
         Ok(Self { labelled: (0..rows.len()).collect(), cache, rows })
     }
 
+    /// Reads and checks every row, with its label if it has one; all rows count as images.
+    ///
+    /// # Errors
+    /// If a shard is damaged.
+    pub(crate) fn load_all(cache: Cache, what: &str, context: &Context) -> Result<Self> {
+        let label = cache.layout().has_label.then(|| "label".to_owned());
+        let columns = std::iter::once(cache.column().to_owned()).chain(label).collect();
+        let rows = read(&cache, columns, what, context)?;
+        Ok(Self { labelled: (0..rows.len()).collect(), cache, rows })
+    }
+
     /// The cache that was read.
     pub(crate) fn cache(&self) -> &Cache {
         &self.cache
@@ -87,6 +98,11 @@ impl Features {
     /// Label map `[h, w]` of labelled image `i`.
     pub(crate) fn label(&self, i: usize) -> ArrayView2<'_, u8> {
         self.row(i).label().expect("only labelled rows are listed")
+    }
+
+    /// Label map `[h, w]` of image `i`, if it was read and there is one.
+    pub(crate) fn label_if_any(&self, i: usize) -> Option<ArrayView2<'_, u8>> {
+        self.row(i).label()
     }
 
     /// Mean and scatter of the tokens of all rows, in cache order: what a pass over the cache gives.

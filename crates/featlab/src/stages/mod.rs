@@ -2,24 +2,29 @@
 //!
 //! `extract` (images → cache) · `features` (cache → memory) · `reduce`, `layout` and `stego` (features → reducer file, read again by `reducer_file`) ·
 //! `project` (cache through a reducer → cache) · `sources` (features through reducers) · `probe` (sources → scored probes) · `refine` (a probe and a
-//! dense CRF, on one image) · `crf` (the same, scored) · `gallery` (probes → pictures). A stage never calls
+//! dense CRF, on one image) · `crf` (the same, scored) · `gallery` (probes → pictures) · `segment`
+//! (pictures → label maps, with all of it as one model). A stage never calls
 //! a later one.
-//! Beside the line: `classify` (class folder → image features) · `attention` (images → attention maps).
+//! Beside the line: `classify` (class folder → image features) · `attention` (images → attention maps). `claim` and `picture_file` serve commands
+//! that read or draw single pictures.
 
 pub(crate) mod attention;
 mod bank_file;
+pub(crate) mod claim;
 pub(crate) mod classify;
 pub(crate) mod crf;
 pub(crate) mod extract;
 pub(crate) mod features;
 pub(crate) mod gallery;
 pub(crate) mod layout;
+pub(crate) mod picture_file;
 pub(crate) mod pretrain;
 pub(crate) mod probe;
 pub(crate) mod project;
 pub(crate) mod reduce;
 pub(crate) mod reducer_file;
 pub(crate) mod refine;
+pub(crate) mod segment;
 pub(crate) mod sources;
 mod state_file;
 pub(crate) mod stego;

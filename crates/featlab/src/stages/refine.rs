@@ -29,13 +29,29 @@ pub(crate) fn refined(
     grid: (usize, usize),
     image: ArrayView3<'_, u8>,
 ) -> Result<Array2<u8>> {
+    Ok(argmax(marginals(probe, tokens, grid, image)?.view()))
+}
+
+/// Probabilities of classes or clusters after the CRF, `[k, h, w]`.
+///
+/// # Errors
+/// As [`refined`].
+pub(crate) fn marginals(
+    probe: &BankProbe,
+    tokens: ArrayView2<'_, f32>,
+    grid: (usize, usize),
+    image: ArrayView3<'_, u8>,
+) -> Result<Array3<f32>> {
     let size = (image.dim().0, image.dim().1);
     let likely = probabilities(probe, tokens, grid, size)?;
-    Ok(argmax(DenseCrf::default().marginals(image, likely.view())?.view()))
+    Ok(DenseCrf::default().marginals(image, likely.view())?)
 }
 
 /// Probabilities of classes or clusters, `[k, h, w]`.
-fn probabilities(
+///
+/// # Errors
+/// If tokens and grid do not fit.
+pub(crate) fn probabilities(
     probe: &BankProbe,
     tokens: ArrayView2<'_, f32>,
     grid: (usize, usize),
@@ -112,7 +128,7 @@ fn softmax(scores: &mut Array3<f32>) {
 }
 
 /// The first class with the largest value in every pixel of `[k, h, w]`.
-fn argmax(values: ArrayView3<'_, f32>) -> Array2<u8> {
+pub(crate) fn argmax(values: ArrayView3<'_, f32>) -> Array2<u8> {
     let (_, h, w) = values.dim();
     let mut best = Array2::from_elem((h, w), f32::NEG_INFINITY);
     let mut class_of = Array2::zeros((h, w));

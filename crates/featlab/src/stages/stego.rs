@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use dimred::{HeadLayer, Reducer, StegoHead};
-use ndarray::{Array1, Array2, Axis};
+use ndarray::{Array1, Array2, ArrayView2, Axis};
+use probe::{ClusterProbe, LinearProbe};
 use rayon::prelude::*;
 use segment::stego::{
-    FetchError, Head, HeadKind, HeadShape, HeadTensor, PairOrder, StegoConfig, StegoStep, TokenSet, Trained,
-    Trainer, TrainerState, nearest_neighbours, pooled_directions,
+    FetchError, Head, HeadKind, HeadShape, HeadTensor, PairOrder, StegoConfig, StegoStep, TokenSet, Trainer,
+    TrainerState, nearest_neighbours, pooled_directions,
 };
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +34,7 @@ pub(crate) struct Job<'a> {
     pub(crate) state: (&'a Path, &'a str),
 }
 
-/// Labelled images of a cache as the trainer sees them.
+/// Images of a cache as the trainer sees them; the linear probe learns from those whose labels were read.
 struct Tokens<'a>(&'a Features);
 
 impl TokenSet for Tokens<'_> {
@@ -48,6 +49,17 @@ impl TokenSet for Tokens<'_> {
     fn tokens(&self, image: usize) -> Result<Cow<'_, [f32]>, FetchError> {
         Ok(Cow::Owned(self.0.tokens(image).into_raw_vec_and_offset().0))
     }
+
+    fn label(&self, image: usize) -> Option<ArrayView2<'_, u8>> {
+        self.0.label_if_any(image)
+    }
+}
+
+/// A trained head, and the probes that were trained beside it.
+pub(crate) struct Trained {
+    pub(crate) head: Reducer,
+    pub(crate) linear: LinearProbe,
+    pub(crate) cluster: ClusterProbe,
 }
 
 /// What of a trainer's state is no tensor.
@@ -62,7 +74,7 @@ impl Job<'_> {
     ///
     /// # Errors
     /// If the configuration or the features do not fit, a loss is no number, or on interruption (the state is then kept).
-    pub(crate) fn run(&self, features: &Features, context: &Context) -> Result<Reducer> {
+    pub(crate) fn run(&self, features: &Features, context: &Context) -> Result<Trained> {
         let neighbours = self.neighbours(features)?;
         let config = &self.config;
         let mut order =
@@ -93,10 +105,10 @@ impl Job<'_> {
         if let Some(step) = last {
             context.reporter.say(said(&step, config));
         }
-        let reducer = reducer(&trainer.head(), !config.correspondence.ladder.is_empty())?;
-        // All it was for is in the reducer.
+        let head = reducer(&trainer.head(), !config.correspondence.ladder.is_empty())?;
+        // All it was for is in the result.
         let _ = std::fs::remove_file(path);
-        Ok(reducer)
+        Ok(Trained { head, linear: trainer.linear_probe(), cluster: trainer.cluster_probe() })
     }
 
     /// The nearest images of each, itself first, `[n, num_neighbors + 1]`.
@@ -170,7 +182,7 @@ pub(crate) fn from_checkpoint(path: &Path, dim: usize) -> Result<Reducer> {
 }
 
 /// The networks of a trainer, in a fixed order.
-fn networks(state: &TrainerState) -> Vec<&Trained> {
+fn networks(state: &TrainerState) -> Vec<&segment::stego::Trained> {
     let mut all = vec![&state.head, &state.linear, &state.cluster];
     all.extend(&state.decoder);
     all
@@ -185,7 +197,7 @@ fn write(path: &Path, key: &str, state: &TrainerState) -> Result<()> {
 
 fn read(path: &Path, key: &str) -> Option<TrainerState> {
     let (rest, parts): (Rest, Vec<Vec<f32>>) = state_file::read(path, key)?;
-    let networks = parts.chunks_exact(3).zip(rest.adam_steps).map(|(parts, steps)| Trained {
+    let networks = parts.chunks_exact(3).zip(rest.adam_steps).map(|(parts, steps)| segment::stego::Trained {
         parameters: parts[0].clone(),
         mean: parts[1].clone(),
         square: parts[2].clone(),

@@ -9,6 +9,7 @@
 
 mod alignment;
 mod batch;
+mod best;
 mod config;
 mod correspondence;
 mod crf_loss;
@@ -23,6 +24,7 @@ mod nested;
 mod pair_order;
 mod reconstruction;
 mod sample;
+mod screen;
 mod trained;
 mod trainer;
 mod unit;

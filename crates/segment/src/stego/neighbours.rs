@@ -1,17 +1,19 @@
 //! Nearest images by the cosine of their mean features, exactly: the positives of the correspondence loss.
 //!
-//! The similarity of two images is computed once, for both, in tiles of a matrix product that never exists as a whole. Every image
-//! keeps its best so far; what is better is a question of similarity and, among equals, of the lower index, so that the
-//! result does not depend on the order in which tiles are done. An image is its own first neighbour, as in the
-//! original, unless an identical image comes before it.
+//! Two images are compared once, for both, in tiles of a matrix product that never exists as a whole. Where the features lie near a space of
+//! few dimensions, as those of real pictures do, the tiles are of upper bounds ([`Screen`]), which cost a fraction, and only pairs that could be
+//! among the nearest are compared in full; otherwise tiles are of the cosines themselves. Every image keeps its best so far ([`Best`]). An
+//! image is its own first neighbour, as in the original, unless an identical image comes before it.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
-use kernels::{LANES, Matrix, MatrixMut, Threads, gemm, simd};
+use kernels::{Matrix, MatrixMut, Threads, dot, gemm, simd};
 use ndarray::{Array2, ArrayView2, ArrayView3, Axis};
 use rayon::prelude::*;
 
+use super::best::Best;
 use super::error::{Error, Result, expect_range};
+use super::screen::Screen;
 
 /// Images of a side of a tile.
 const TILE: usize = 512;
@@ -71,21 +73,14 @@ pub fn nearest_neighbours(directions: ArrayView2<'_, f32>, k: usize) -> Result<N
         return Err(Error::NotFinite { what: "a feature" });
     }
     let k = k.min(n);
+    let screen = Screen::of(rows, d);
     let blocks: Vec<_> = rows.chunks(TILE * d).map(|rows| Mutex::new(Best::new(rows.len() / d, k))).collect();
     let tiles: Vec<(usize, usize)> =
         (0..blocks.len()).flat_map(|i| (i..blocks.len()).map(move |j| (i, j))).collect();
-    tiles.par_iter().with_max_len(1).for_each_init(Vec::new, |tile: &mut Vec<f32>, &(i, j)| {
-        let block = |i: usize| &rows[i * TILE * d..rows.len().min((i + 1) * TILE * d)];
-        let (a, b) = (block(i), block(j));
-        let (height, width) = (a.len() / d, b.len() / d);
-        tile.resize(height * width, 0.0);
-        let factors = (Matrix::new(a, height, d), Matrix::new(b, width, d).t());
-        gemm(MatrixMut::new(tile, height, width), 0.0, 1.0, factors.0, factors.1, Threads::One);
-        let lock = |i: usize| blocks[i].lock().expect("no thread panics while it holds the lock");
-        lock(i).see_rows(tile, width, j * TILE);
-        if i != j {
-            lock(j).see_columns(tile, width, i * TILE);
-        }
+    let all = All { rows, d, blocks: &blocks };
+    tiles.par_iter().with_max_len(1).for_each_init(Vec::new, |tile: &mut Vec<f32>, &place| match &screen {
+        Some(screen) => all.screened(screen, place, tile),
+        None => all.compared(place, tile),
     });
     let (mut indices, mut similarities) = (Vec::with_capacity(n * k), Vec::with_capacity(n * k));
     for block in blocks {
@@ -103,101 +98,77 @@ pub fn nearest_neighbours(directions: ArrayView2<'_, f32>, k: usize) -> Result<N
     })
 }
 
-/// One image as another one sees it.
-#[derive(Debug, Clone, Copy)]
-struct Candidate {
-    similarity: f32,
-    index: u32,
+/// All images, and the best of each.
+struct All<'a> {
+    /// `[n, d]`.
+    rows: &'a [f32],
+    d: usize,
+    blocks: &'a [Mutex<Best>],
 }
 
-impl Candidate {
-    fn is_before(self, other: Self) -> bool {
-        self.similarity > other.similarity
-            || (self.similarity == other.similarity && self.index < other.index)
-    }
-}
-
-/// The best candidates so far of the images of a block.
-struct Best {
-    k: usize,
-    /// Of every image, the nearest first.
-    rows: Vec<Vec<Candidate>>,
-    /// Of every image, what a candidate must reach.
-    least: Vec<f32>,
-}
-
-impl Best {
-    fn new(images: usize, k: usize) -> Self {
-        Self { k, rows: vec![Vec::with_capacity(k + 1); images], least: vec![f32::NEG_INFINITY; images] }
+impl All<'_> {
+    /// The rows of a block, of `width` numbers each.
+    fn block<'a>(&self, rows: &'a [f32], width: usize, block: usize) -> &'a [f32] {
+        &rows[block * TILE * width..rows.len().min((block + 1) * TILE * width)]
     }
 
-    /// Candidates of image `i` are row `i` of a tile; the first of them is image `first`.
-    fn see_rows(&mut self, tile: &[f32], width: usize, first: usize) {
+    fn best(&self, block: usize) -> MutexGuard<'_, Best> {
+        self.blocks[block].lock().expect("no thread panics while it holds the lock")
+    }
+
+    /// The products of two blocks of rows of `width` numbers, and their sizes.
+    fn product(
+        &self,
+        rows: &[f32],
+        width: usize,
+        (i, j): (usize, usize),
+        tile: &mut Vec<f32>,
+    ) -> (usize, usize) {
+        let (a, b) = (self.block(rows, width, i), self.block(rows, width, j));
+        let (height, across) = (a.len() / width, b.len() / width);
+        tile.resize(height * across, 0.0);
+        let factors = (Matrix::new(a, height, width), Matrix::new(b, across, width).t());
+        gemm(MatrixMut::new(tile, height, across), 0.0, 1.0, factors.0, factors.1, Threads::One);
+        (height, across)
+    }
+
+    /// Cosines of a tile.
+    fn compared(&self, (i, j): (usize, usize), tile: &mut Vec<f32>) {
+        let (_, across) = self.product(self.rows, self.d, (i, j), tile);
+        self.best(i).see_rows(tile, across, j * TILE);
+        if i != j {
+            self.best(j).see_columns(tile, across, i * TILE);
+        }
+    }
+
+    /// Bounds of a tile, and the cosines of pairs that could be among the nearest. Limits are those of the beginning: they only rise.
+    fn screened(&self, screen: &Screen, (i, j): (usize, usize), tile: &mut Vec<f32>) {
+        let (_, across) = self.product(screen.rows(), screen.width(), (i, j), tile);
+        let (of_rows, of_columns) = (self.best(i).least.clone(), self.best(j).least.clone());
+        let mut pairs = Vec::new();
+        screen.survivors(&tile[..], across, (&of_rows, &of_columns), &mut pairs);
+        let row = |block: usize, at: u32| &self.rows[(block * TILE + at as usize) * self.d..][..self.d];
+        let mut cosines = Vec::with_capacity(pairs.len());
         simd(
             #[inline(always)]
             || {
-                for (i, row) in tile.chunks_exact(width).enumerate() {
-                    for (c, chunk) in row.chunks(LANES).enumerate() {
-                        if any_reaches(chunk, &[self.least[i]; LANES]) {
-                            for (lane, &similarity) in chunk.iter().enumerate() {
-                                if similarity >= self.least[i] {
-                                    self.see(i, similarity, first + c * LANES + lane);
-                                }
-                            }
-                        }
-                    }
+                for &(a, b) in &pairs {
+                    cosines.push(dot(row(i, a), row(j, b)));
                 }
             },
         );
-    }
-
-    /// Candidates of image `j` are column `j` of a tile.
-    fn see_columns(&mut self, tile: &[f32], width: usize, first: usize) {
-        simd(
-            #[inline(always)]
-            || {
-                for (i, row) in tile.chunks_exact(width).enumerate() {
-                    for (c, chunk) in row.chunks(LANES).enumerate() {
-                        if any_reaches(chunk, &self.least[c * LANES..]) {
-                            for (lane, &similarity) in chunk.iter().enumerate() {
-                                if similarity >= self.least[c * LANES + lane] {
-                                    self.see(c * LANES + lane, similarity, first + i);
-                                }
-                            }
-                        }
-                    }
-                }
-            },
-        );
-    }
-
-    /// A candidate that reaches the least.
-    #[inline(never)]
-    fn see(&mut self, image: usize, similarity: f32, index: usize) {
-        let candidate = Candidate { similarity, index: index as u32 };
-        let row = &mut self.rows[image];
-        if row.len() == self.k {
-            if !candidate.is_before(row[self.k - 1]) {
-                return;
+        let mut best = self.best(i);
+        for (&(a, b), &cosine) in pairs.iter().zip(&cosines) {
+            best.see(a as usize, cosine, j * TILE + b as usize);
+        }
+        drop(best);
+        if i != j {
+            let mut best = self.best(j);
+            for (&(a, b), &cosine) in pairs.iter().zip(&cosines) {
+                best.see(b as usize, cosine, i * TILE + a as usize);
             }
-            row.pop();
-        }
-        let at = row.partition_point(|other| other.is_before(candidate));
-        row.insert(at, candidate);
-        if row.len() == self.k {
-            self.least[image] = row[self.k - 1].similarity;
         }
     }
-}
-
-/// Whether a number reaches its limit.
-#[inline(always)]
-fn any_reaches(chunk: &[f32], least: &[f32]) -> bool {
-    let mut found = false;
-    for (x, least) in chunk.iter().zip(least) {
-        found |= x >= least;
-    }
-    found
 }
 
 #[cfg(test)]
@@ -247,6 +218,36 @@ mod tests {
         let one = pool(1).install(|| nearest_neighbours(x.view(), 30)).unwrap();
         assert_eq!(pool(2).install(|| nearest_neighbours(x.view(), 30)).unwrap(), one);
         assert!((0..1100).all(|i| one.indices[[i, 0]] == i as u32));
+    }
+
+    #[test]
+    fn screening_changes_nothing() {
+        // Near a space of 4 dimensions out of 96, and some images twice.
+        let near = |n: usize| {
+            let mut x = Array2::from_shape_fn((n, 96), |(i, c)| {
+                let i = i % (n - 40);
+                let along = |a: usize| ((i * (3 * a + 7)) as f32).sin() * ((c * (a + 2) + a) as f32).cos();
+                (0..4).map(along).sum::<f32>() + 0.05 * ((i * 31 + c * c * 17) as f32).sin()
+            });
+            x.rows_mut().into_iter().for_each(|mut row| row /= row.dot(&row).sqrt());
+            x
+        };
+        let x = near(2500);
+        assert!(Screen::of(x.as_slice().unwrap(), 96).is_some());
+        assert!(Screen::of(directions(2500, 96).as_slice().unwrap(), 96).is_none());
+        let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let got = pool(1).install(|| nearest_neighbours(x.view(), 30)).unwrap();
+        for threads in [2, 5] {
+            assert_eq!(pool(threads).install(|| nearest_neighbours(x.view(), 30)).unwrap(), got);
+        }
+        for i in (0..2500).step_by(97) {
+            let mut all: Vec<(f32, u32)> = (0..2500)
+                .map(|j| (dot(x.row(i).as_slice().unwrap(), x.row(j).as_slice().unwrap()), j as u32))
+                .collect();
+            all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            let expected: Vec<u32> = all[..30].iter().map(|(_, j)| *j).collect();
+            assert_eq!(got.indices.row(i).to_vec(), expected, "{i}");
+        }
     }
 
     #[test]

@@ -111,7 +111,13 @@ impl Job<'_> {
         let finish = |(&(kind, cell), ((probe, images), matching)): (&(Kind, BankCell), Part)| {
             let (probe, images) = (probe?, images.context("a trained probe is scored")?);
             let images = outcome::by_image(images, val);
-            Ok(Scored::new((kind, cell.seed), self.settings, probe.weights(), &images, matching.as_ref()))
+            Ok(Scored::new(
+                kind,
+                &self.settings.resampling(cell.seed),
+                probe.weights(),
+                &images,
+                matching.as_ref(),
+            ))
         };
         let scored = self.cells.par_iter().zip(parts).map(finish).collect();
         costs.push(clock.stop("score probes", format!("{probes} probes, {} images", val.len())));

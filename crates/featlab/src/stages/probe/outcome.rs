@@ -4,10 +4,11 @@
 
 use ndarray::{Array2, s};
 use probe::{
-    Assignment, BankProbe, BoundaryParams, ConfusionMatrix, Interval, boundary_scores, hungarian, majority,
+    Assignment, BankProbe, BoundaryParams, ConfusionMatrix, Interval, Resampling, boundary_scores, hungarian,
+    majority,
 };
 
-use super::{Kind, Settings};
+use super::Kind;
 use crate::stages::sources::Sources;
 use crate::study::Majority;
 
@@ -81,8 +82,8 @@ pub(crate) struct Scored {
 impl Scored {
     /// * `images`: the counts of every image, at least one; `matching`: counts that clusters are named by, if not these.
     pub(crate) fn new(
-        (kind, seed): (Kind, u64),
-        settings: &Settings,
+        kind: Kind,
+        resampling: &Resampling,
         probe: Option<BankProbe>,
         images: &[ImageCounts],
         matching: Option<&ConfusionMatrix>,
@@ -95,7 +96,7 @@ impl Scored {
             None => counts.clone(),
         };
         let per_image: Vec<ConfusionMatrix> = images.iter().map(|image| matched(&image.confusion)).collect();
-        let interval = settings.resampling(seed).interval(&per_image, |counts| counts.scores().mean_iou);
+        let interval = resampling.interval(&per_image, |counts| counts.scores().mean_iou);
         let boundary = images.iter().map(|image| image.boundary.as_ref()).collect::<Option<Vec<_>>>();
         let boundary_iou = boundary.map(|images| {
             let counts = total(images.into_iter());

@@ -1,0 +1,16 @@
+//! Segmentation: a backbone, a reducer and two probes as one model that turns pictures into label maps.
+//!
+//! [`Model`] is what is stored; [`Segmenter`] looks at pictures with it; [`predict`] writes what it sees, [`evaluate`] counts it against
+//! labels, [`train`] makes a model from a cache, [`export`] gives it the original's names.
+
+pub(crate) mod evaluate;
+pub(crate) mod export;
+mod indexed_png;
+mod model;
+pub(crate) mod predict;
+mod segmenter;
+pub(crate) mod train;
+mod workers;
+
+pub(crate) use model::{Card, Model, numbered};
+pub(crate) use segmenter::{Look, Segmenter, View};
