@@ -184,8 +184,10 @@ fn scores_are_those_of_the_cache_and_clusters_keep_their_names() {
     eval(&scratch.path("nothing"), &[], 2);
     let (_, log) = eval(&model, &["--backbone", "random:vit_micro_patch8:1"], 4);
     assert!(log.contains("give --backbone"), "{log}");
-    let (_, log) = eval(&model, &["--res", "33"], 2);
-    assert!(log.contains("multiple of the patch of 8"), "{log}");
+    let odd =
+        segment("eval").args(["--dataset", &dataset, "--res", "33", "--model"]).arg(&model).output().unwrap();
+    let log = String::from_utf8_lossy(&odd.stderr).into_owned();
+    assert!(odd.status.code() == Some(2) && log.contains("multiple of the patch of 8"), "{log}");
 }
 
 #[test]

@@ -144,7 +144,8 @@ impl All<'_> {
     /// Bounds of a tile, and the cosines of pairs that could be among the nearest. Limits are those of the beginning: they only rise.
     fn screened(&self, screen: &Screen, (i, j): (usize, usize), tile: &mut Vec<f32>) {
         let (_, across) = self.product(screen.rows(), screen.width(), (i, j), tile);
-        let (of_rows, of_columns) = (self.best(i).least.clone(), self.best(j).least.clone());
+        let of_rows = self.best(i).least.clone();
+        let of_columns = self.best(j).least.clone();
         let mut pairs = Vec::new();
         screen.survivors(&tile[..], across, (&of_rows, &of_columns), &mut pairs);
         let row = |block: usize, at: u32| &self.rows[(block * TILE + at as usize) * self.d..][..self.d];
