@@ -6,6 +6,8 @@
 //! pair of points and `c` that of their codes, the loss is `-w clamp(c) (f - b)`, whose slope in `c` is `-w (f - b)` where
 //! the clamp lets `c` through. Features have no gradient.
 
+use std::ops::Range;
+
 use kernels::{Matrix, MatrixMut, Threads, gemm, simd};
 
 use super::Ladder;
@@ -52,16 +54,19 @@ pub(super) struct ImagePairs {
     pub(super) cosines: Vec<f64>,
 }
 
-/// Buffers of a thread.
+/// Rows of a tile: points of the image that are compared together, so few that all rungs of their products stay in a cache.
+const TILE: usize = 24;
+
+/// Buffers of a thread; `r` rows are in a tile.
 #[derive(Debug, Default)]
 pub(super) struct PairBuffers {
-    features: Vec<f32>,  // [s, m s]
-    products: Vec<f32>,  // [rungs, s, m s]
-    slope: Vec<f32>,     // [s, m s]: of the rungs so far, in the products
+    features: Vec<f32>,  // [r, m s]
+    products: Vec<f32>,  // [rungs, r, m s]
+    slope: Vec<f32>,     // [r, m s]: of the rungs so far, in the products
     inverse: Vec<f32>,   // [rungs, m s], 1 / max(‖y‖, ε)
-    along: Vec<f32>,     // [m s], the part of the gradient along a partner's code
-    along_own: Vec<f32>, // [s]
-    rung: [Vec<f32>; 4], // [m s]: of one row, loss, cosine, slope times cosine, and the column sums of the last
+    along: Vec<f32>,     // [rungs, m s], the part of the gradient along a partner's code
+    along_own: Vec<f32>, // [r]: of the rungs so far
+    rung: [Vec<f32>; 3], // [m s]: of one row, loss, cosine, slope times cosine
 }
 
 impl PairBuffers {
@@ -71,35 +76,21 @@ impl PairBuffers {
         let (s, k) = (rules.points, rules.code_dim);
         let (n, rungs) = (s * rules.partners.len(), rules.ladder.rungs().len());
         assert_eq!((features.len(), codes.len()), (n * rules.embed_dim, n * k), "rows of all partners");
-        self.correlate_features(rules, features);
-        self.multiply_codes(rules, codes);
         let mut out = ImagePairs {
             own: vec![0.0; s * k],
             others: vec![0.0; n * k],
             losses: vec![0.0; rungs * rules.partners.len()],
             cosines: vec![0.0; rungs * rules.partners.len()],
         };
-        zeros(&mut self.slope, s * n);
-        zeros(&mut self.along, n);
-        zeros(&mut self.along_own, s);
-        // From the whole code down: a block's gradient comes from all rungs that contain it.
-        for (rung, block) in rules.ladder.blocks().enumerate().rev() {
-            self.add_rung(rules, rung, &mut out);
-            let slope = Matrix::new(&self.slope, s, n);
-            let columns = |rows| Matrix::columns(rows, k, block.start, block.len());
-            let to = MatrixMut::columns(&mut out.own, k, block.start, block.len());
-            gemm(to, 0.0, 1.0, slope, columns(codes), Threads::One);
-            let to = MatrixMut::columns(&mut out.others, k, block.start, block.len());
-            gemm(to, 0.0, 1.0, slope.t(), columns(&codes[..s * k]), Threads::One);
-            for (grads, along) in [(&mut out.own, &self.along_own), (&mut out.others, &self.along)] {
-                let rows = grads.chunks_exact_mut(k).zip(codes.chunks_exact(k));
-                for ((grad, code), along) in rows.zip(along) {
-                    for i in block.clone() {
-                        grad[i] -= along * code[i];
-                    }
-                }
-            }
+        self.measure_codes(rules, codes);
+        zeros(&mut self.along, rungs * n);
+        for first in (0..s).step_by(TILE) {
+            let rows = first..s.min(first + TILE);
+            self.correlate_features(rules, features, rows.clone());
+            self.multiply_codes(rules, codes, rows.clone());
+            self.add_rows(rules, codes, rows, &mut out);
         }
+        self.take_along(rules, codes, &mut out);
         // The image is its own first partner.
         for (own, other) in out.own.iter_mut().zip(&out.others) {
             *own += other;
@@ -108,13 +99,52 @@ impl PairBuffers {
         out
     }
 
-    /// `f - b` of all pairs of points.
-    fn correlate_features(&mut self, rules: &PairRules<'_>, features: &[f32]) {
+    /// The gradients of a tile, from the whole code down: a block's comes from all rungs that contain it.
+    fn add_rows(&mut self, rules: &PairRules<'_>, codes: &[f32], rows: Range<usize>, out: &mut ImagePairs) {
+        let k = rules.code_dim;
+        let (r, n) = (rows.len(), rules.points * rules.partners.len());
+        zeros(&mut self.slope, r * n);
+        zeros(&mut self.along_own, r);
+        let own_codes = &codes[rows.start * k..rows.end * k];
+        for (rung, block) in rules.ladder.blocks().enumerate().rev() {
+            self.add_rung(rules, rung, rows.start, out);
+            let slope = Matrix::new(&self.slope, r, n);
+            let columns = |rows| Matrix::columns(rows, k, block.start, block.len());
+            let own = &mut out.own[rows.start * k..rows.end * k];
+            let to = MatrixMut::columns(own, k, block.start, block.len());
+            gemm(to, 0.0, 1.0, slope, columns(codes), Threads::One);
+            let to = MatrixMut::columns(&mut out.others, k, block.start, block.len());
+            let keep = f32::from(u8::from(rows.start > 0));
+            gemm(to, keep, 1.0, slope.t(), columns(own_codes), Threads::One);
+            let of_rows =
+                out.own[rows.start * k..rows.end * k].chunks_exact_mut(k).zip(own_codes.chunks_exact(k));
+            for ((grad, code), along) in of_rows.zip(&self.along_own) {
+                block.clone().for_each(|i| grad[i] -= along * code[i]);
+            }
+        }
+    }
+
+    /// Takes away what normalising does to the partners' gradients.
+    fn take_along(&mut self, rules: &PairRules<'_>, codes: &[f32], out: &mut ImagePairs) {
+        let (k, n) = (rules.code_dim, rules.points * rules.partners.len());
+        let mut sum = vec![0.0; n];
+        for (rung, block) in rules.ladder.blocks().enumerate().rev() {
+            sum.iter_mut().zip(&self.along[rung * n..]).for_each(|(sum, along)| *sum += along);
+            let rows = out.others.chunks_exact_mut(k).zip(codes.chunks_exact(k));
+            for ((grad, code), along) in rows.zip(&sum) {
+                block.clone().for_each(|i| grad[i] -= along * code[i]);
+            }
+        }
+    }
+
+    /// `f - b` of a tile's pairs of points.
+    fn correlate_features(&mut self, rules: &PairRules<'_>, features: &[f32], rows: Range<usize>) {
         let (s, d) = (rules.points, rules.embed_dim);
-        let n = s * rules.partners.len();
-        self.features.resize(s * n, 0.0);
-        let factors = (Matrix::new(&features[..s * d], s, d), Matrix::new(features, n, d).t());
-        gemm(MatrixMut::new(&mut self.features, s, n), 0.0, 1.0, factors.0, factors.1, Threads::One);
+        let (r, n) = (rows.len(), s * rules.partners.len());
+        self.features.resize(r * n, 0.0);
+        let own = Matrix::new(&features[rows.start * d..rows.end * d], r, d);
+        let to = MatrixMut::new(&mut self.features, r, n);
+        gemm(to, 0.0, 1.0, own, Matrix::new(features, n, d).t(), Threads::One);
         simd(
             #[inline(always)]
             || {
@@ -130,30 +160,15 @@ impl PairBuffers {
         );
     }
 
-    /// Products of the codes' prefixes, and the inverse lengths of these.
-    fn multiply_codes(&mut self, rules: &PairRules<'_>, codes: &[f32]) {
-        let (s, k) = (rules.points, rules.code_dim);
-        let n = s * rules.partners.len();
-        let rungs = rules.ladder.rungs().len();
-        self.products.resize(rungs * s * n, 0.0);
-        self.inverse.resize(rungs * n, 0.0);
-        for (rung, block) in rules.ladder.blocks().enumerate() {
-            let (below, from) = self.products.split_at_mut(rung * s * n);
-            let to = &mut from[..s * n];
-            let mut keep = 0.0;
-            if rung > 0 {
-                to.copy_from_slice(&below[(rung - 1) * s * n..]);
-                keep = 1.0;
-            }
-            let columns = |rows| Matrix::columns(rows, k, block.start, block.len());
-            let factors = (columns(&codes[..s * k]), columns(codes).t());
-            gemm(MatrixMut::new(to, s, n), keep, 1.0, factors.0, factors.1, Threads::One);
-        }
+    /// Inverse lengths of the codes' prefixes.
+    fn measure_codes(&mut self, rules: &PairRules<'_>, codes: &[f32]) {
+        let n = rules.points * rules.partners.len();
+        self.inverse.resize(rules.ladder.rungs().len() * n, 0.0);
         simd(
             #[inline(always)]
             || {
                 for (inverse, &rung) in self.inverse.chunks_exact_mut(n).zip(rules.ladder.rungs()) {
-                    for (inverse, code) in inverse.iter_mut().zip(codes.chunks_exact(k)) {
+                    for (inverse, code) in inverse.iter_mut().zip(codes.chunks_exact(rules.code_dim)) {
                         let prefix = &code[..rung];
                         *inverse = 1.0 / kernels::dot(prefix, prefix).sqrt().max(EPSILON);
                     }
@@ -162,22 +177,42 @@ impl PairBuffers {
         );
     }
 
-    /// Adds a rung's slope in the products, and what normalising takes away along the codes.
-    fn add_rung(&mut self, rules: &PairRules<'_>, rung: usize, out: &mut ImagePairs) {
+    /// Products of the codes' prefixes, of a tile.
+    fn multiply_codes(&mut self, rules: &PairRules<'_>, codes: &[f32], rows: Range<usize>) {
+        let k = rules.code_dim;
+        let (r, n) = (rows.len(), rules.points * rules.partners.len());
+        self.products.resize(rules.ladder.rungs().len() * r * n, 0.0);
+        for (rung, block) in rules.ladder.blocks().enumerate() {
+            let (below, from) = self.products.split_at_mut(rung * r * n);
+            let to = &mut from[..r * n];
+            let mut keep = 0.0;
+            if rung > 0 {
+                to.copy_from_slice(&below[(rung - 1) * r * n..]);
+                keep = 1.0;
+            }
+            let columns = |rows| Matrix::columns(rows, k, block.start, block.len());
+            let factors = (columns(&codes[rows.start * k..rows.end * k]), columns(codes).t());
+            gemm(MatrixMut::new(to, r, n), keep, 1.0, factors.0, factors.1, Threads::One);
+        }
+    }
+
+    /// Adds a rung's slope in the products of a tile whose first point is `first`, and what normalising takes away along the codes.
+    fn add_rung(&mut self, rules: &PairRules<'_>, rung: usize, first: usize, out: &mut ImagePairs) {
         let (s, m) = (rules.points, rules.partners.len());
         let n = s * m;
-        let Self { features, products, slope, inverse, along, along_own, rung: [loss, cosine, own, columns] } =
-            self;
-        let (products, inverse) = (&products[rung * s * n..][..s * n], &inverse[rung * n..][..n]);
+        let Self { features, products, slope, inverse, along, along_own, rung: [loss, cosine, own] } = self;
+        let r = along_own.len();
+        let (products, inverse) = (&products[rung * r * n..][..r * n], &inverse[rung * n..][..n]);
+        let along = &mut along[rung * n..][..n];
         let (losses, cosines) = (&mut out.losses[rung * m..][..m], &mut out.cosines[rung * m..][..m]);
         [&mut *loss, cosine, own].into_iter().for_each(|row| row.resize(n, 0.0));
-        zeros(columns, n);
+        let mut columns = vec![0.0; n];
         // What is constant below ε has no part along the code.
         let back = |inverse: f32| if inverse < 1.0 / EPSILON { inverse * inverse } else { 0.0 };
         simd(
             #[inline(always)]
             || {
-                for i in 0..s {
+                for i in 0..r {
                     let at = i * n..(i + 1) * n;
                     let (features, products) = (&features[at.clone()], &products[at.clone()]);
                     let slope = &mut slope[at];
@@ -193,11 +228,11 @@ impl PairBuffers {
                             cosine: &mut cosine[part.clone()],
                             own: &mut own[part.clone()],
                         };
-                        row.run(inverse[i], partner.weight, rules.limits);
+                        row.run(inverse[first + i], partner.weight, rules.limits);
                         losses[p] -= f64::from(sum(&loss[part.clone()]));
                         cosines[p] += f64::from(sum(&cosine[part]));
                     }
-                    along_own[i] += sum(own) * back(inverse[i]);
+                    along_own[i] += sum(own) * back(inverse[first + i]);
                 }
                 for ((along, &column), &inverse) in along.iter_mut().zip(&*columns).zip(inverse) {
                     *along += column * back(inverse);

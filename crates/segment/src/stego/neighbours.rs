@@ -73,12 +73,16 @@ pub fn nearest_neighbours(directions: ArrayView2<'_, f32>, k: usize) -> Result<N
         return Err(Error::NotFinite { what: "a feature" });
     }
     let k = k.min(n);
-    let screen = Screen::of(rows, d);
+    let screen = Screen::of(rows, d, k);
     let blocks: Vec<_> = rows.chunks(TILE * d).map(|rows| Mutex::new(Best::new(rows.len() / d, k))).collect();
-    let tiles: Vec<(usize, usize)> =
-        (0..blocks.len()).flat_map(|i| (i..blocks.len()).map(move |j| (i, j))).collect();
     let all = All { rows, d, blocks: &blocks };
-    tiles.par_iter().with_max_len(1).for_each_init(Vec::new, |tile: &mut Vec<f32>, &place| match &screen {
+    let n_blocks = blocks.len();
+    // What is near within a block rules out much of what is beside it.
+    let within = |tile: &mut Vec<f32>, i: usize| all.compared((i, i), tile);
+    (0..n_blocks).into_par_iter().with_max_len(1).for_each_init(Vec::new, within);
+    let pairs: Vec<(usize, usize)> =
+        (0..n_blocks).flat_map(|i| (i + 1..n_blocks).map(move |j| (i, j))).collect();
+    pairs.par_iter().with_max_len(1).for_each_init(Vec::new, |tile: &mut Vec<f32>, &place| match &screen {
         Some(screen) => all.screened(screen, place, tile),
         None => all.compared(place, tile),
     });
@@ -141,7 +145,8 @@ impl All<'_> {
         }
     }
 
-    /// Bounds of a tile, and the cosines of pairs that could be among the nearest. Limits are those of the beginning: they only rise.
+    /// Bounds of a tile of two blocks, and the cosines of pairs that could be among the nearest. Limits are those of the beginning: they
+    /// only rise.
     fn screened(&self, screen: &Screen, (i, j): (usize, usize), tile: &mut Vec<f32>) {
         let (_, across) = self.product(screen.rows(), screen.width(), (i, j), tile);
         let of_rows = self.best(i).least.clone();
@@ -163,11 +168,9 @@ impl All<'_> {
             best.see(a as usize, cosine, j * TILE + b as usize);
         }
         drop(best);
-        if i != j {
-            let mut best = self.best(j);
-            for (&(a, b), &cosine) in pairs.iter().zip(&cosines) {
-                best.see(b as usize, cosine, i * TILE + a as usize);
-            }
+        let mut best = self.best(j);
+        for (&(a, b), &cosine) in pairs.iter().zip(&cosines) {
+            best.see(b as usize, cosine, i * TILE + a as usize);
         }
     }
 }
@@ -234,20 +237,28 @@ mod tests {
             x
         };
         let x = near(2500);
-        assert!(Screen::of(x.as_slice().unwrap(), 96).is_some());
-        assert!(Screen::of(directions(2500, 96).as_slice().unwrap(), 96).is_none());
+        assert!(Screen::of(x.as_slice().unwrap(), 96, 30).is_some());
+        let mut state = 1_u64;
+        let mut noise = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f32 / 16_777_216.0 - 0.5
+        };
+        let mut random = Array2::from_shape_simple_fn((2500, 96), &mut noise);
+        random.rows_mut().into_iter().for_each(|mut row| row /= row.dot(&row).sqrt());
+        assert!(Screen::of(random.as_slice().unwrap(), 96, 30).is_none());
         let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let got = pool(1).install(|| nearest_neighbours(x.view(), 30)).unwrap();
         for threads in [2, 5] {
             assert_eq!(pool(threads).install(|| nearest_neighbours(x.view(), 30)).unwrap(), got);
         }
         for i in (0..2500).step_by(97) {
-            let mut all: Vec<(f32, u32)> = (0..2500)
-                .map(|j| (dot(x.row(i).as_slice().unwrap(), x.row(j).as_slice().unwrap()), j as u32))
-                .collect();
-            all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-            let expected: Vec<u32> = all[..30].iter().map(|(_, j)| *j).collect();
-            assert_eq!(got.indices.row(i).to_vec(), expected, "{i}");
+            let all: Vec<f32> = (0..2500).map(|j| x.row(i).dot(&x.row(j))).collect();
+            let mut sorted = all.clone();
+            sorted.sort_unstable_by(|a, b| b.total_cmp(a));
+            for rank in 0..30 {
+                let found = all[got.indices[[i, rank]] as usize];
+                assert!((found - sorted[rank]).abs() < 1e-6, "{i} {rank}: {found} {}", sorted[rank]);
+            }
         }
     }
 
