@@ -236,6 +236,67 @@ fn probes_on_a_reducer_and_training_without_labels() {
 }
 
 #[test]
+fn training_from_pictures_with_every_term() {
+    let scratch = Scratch::new();
+    let dataset = format!("camvid:{}", scratch.camvid(5, 2).display());
+    let val = scratch.path("val");
+    expect(extract(&dataset, &val).args(["--split", "val"]), 0);
+    let train = |out: &Path, threads: &str, more: &[&str], code: i32| {
+        let mut command = segment("train");
+        command.args([
+            "--dataset",
+            &dataset,
+            "--backbone",
+            crate::fixture::BACKBONE,
+            "--res",
+            "32",
+            "--dims",
+            "4",
+        ]);
+        command.args([
+            "--set",
+            "max_steps=4",
+            "--set",
+            "batch_size=4",
+            "--set",
+            "num_neighbors=3",
+            "--cache-val",
+        ]);
+        expect(command.arg(&val).args(more).arg("--out").arg(out).env("RAYON_NUM_THREADS", threads), code)
+    };
+    let terms = ["--set", "aug_alignment_weight=0.2", "--set", "crf_weight=0.1", "--set", "rec_weight=0.1"];
+    let (one, two, plain) = (scratch.path("one"), scratch.path("two"), scratch.path("plain"));
+    let (said, log) = train(&one, "1", &terms, 0);
+    assert!(said.contains("linear") && log.contains("alignment") && log.contains("CRF"), "{said} {log}");
+    train(&two, "3", &terms, 0);
+    train(&plain, "2", &[], 0);
+    let read = |model: &Path, file: &str| fs::read(model.join(file)).unwrap();
+    for file in ["reducer.safetensors", "probes.safetensors", "segmenter.json"] {
+        assert_eq!(read(&one, file), read(&two, file), "{file}");
+    }
+    assert_ne!(read(&one, "reducer.safetensors"), read(&plain, "reducer.safetensors"));
+
+    // A cache has no pictures to augment.
+    let cache = scratch.path("train");
+    expect(extract(&dataset, &cache).args(["--split", "train"]), 0);
+    let mut command = segment("train");
+    command.args([
+        "--dims",
+        "4",
+        "--set",
+        "crf_weight=0.1",
+        "--set",
+        "batch_size=4",
+        "--set",
+        "num_neighbors=3",
+    ]);
+    let (_, log) = expect(command.arg("--cache-train").arg(&cache).arg("--out").arg(scratch.path("none")), 1);
+    assert!(log.contains("crf_weight needs pictures"), "{log}");
+    let (_, log) = expect(segment("train").arg("--out").arg(scratch.path("none")), 2);
+    assert!(log.contains("--cache-train"), "{log}");
+}
+
+#[test]
 fn a_lightning_checkpoint_predicts_what_pytorch_does_and_comes_back() {
     let python = std::env::var("FEATLAB_PYTHON").unwrap_or_else(|_| "python3".into());
     let has = Command::new(&python).args(["-c", "import torch, numpy, PIL"]).output();

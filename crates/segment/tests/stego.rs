@@ -8,8 +8,8 @@ use ndarray::{Array, Array2, Array3, Array4, ArrayView2, Axis, s};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use segment::stego::{
-    CorrespondenceParams, CorrespondenceSide, CrfLoss, Decoder, Error, FetchError, HeadKind, Ladder,
-    Negatives, PairOrder, Points, StegoConfig, TokenSet, Trainer, aligned_points, alignment_gradient,
+    Augmented, CorrespondenceParams, CorrespondenceSide, CrfLoss, Decoder, Error, FetchError, HeadKind,
+    Ladder, Negatives, PairOrder, Points, StegoConfig, TokenSet, Trainer, aligned_points, alignment_gradient,
 };
 
 const GRID: (usize, usize) = (3, 4);
@@ -276,6 +276,20 @@ impl TokenSet for Regions {
             .ok_or_else(|| "no such image".into())
     }
 
+    fn picture(&self, image: usize) -> Result<Array3<f32>, FetchError> {
+        Ok(Array3::from_shape_fn((3, 12, 16), |(c, y, x)| ((c + y * x + image * 7) as f32 * 0.3).sin()))
+    }
+
+    fn augmented(&self, image: usize, seed: u64) -> Result<Augmented, FetchError> {
+        let shift = (seed % 100) as f32 / 500.0;
+        let tokens = self.tokens(image)?.iter().map(|x| x + (x * 9.0 + shift).sin() * 0.3).collect();
+        let coordinates = Array3::from_shape_fn((6, 8, 2), |(y, x, axis)| {
+            let at = if axis == 0 { y as f32 / 5.0 } else { x as f32 / 7.0 };
+            (2.0 * at - 1.0) * 0.8 + shift
+        });
+        Ok(Augmented { tokens, coordinates })
+    }
+
     fn label(&self, image: usize) -> Option<ArrayView2<'_, u8>> {
         self.labels.as_ref().map(|labels| labels.index_axis(Axis(0), image))
     }
@@ -313,12 +327,17 @@ fn train(config: &StegoConfig, set: &Regions, steps: usize) -> Trainer {
 #[test]
 fn a_step_follows_the_slope_of_its_loss() {
     let set = Regions::new(9, true);
-    for (kind, ladder, rec_weight) in [
-        (HeadKind::Linear, vec![], 0.0),
-        (HeadKind::Nonlinear, vec![2, 6], 0.0),
-        (HeadKind::Nonlinear, vec![], 0.3),
+    for (kind, ladder, weights) in [
+        (HeadKind::Linear, vec![], [0.0, 0.0, 0.0]),
+        (HeadKind::Nonlinear, vec![2, 6], [0.0, 0.0, 0.0]),
+        (HeadKind::Nonlinear, vec![], [0.3, 0.0, 0.0]),
+        (HeadKind::Nonlinear, vec![], [0.0, 0.4, 0.0]),
+        (HeadKind::Linear, vec![3, 6], [0.2, 0.1, 0.05]),
     ] {
-        let mut config = StegoConfig { projection_type: kind, rec_weight, ..config() };
+        let [rec_weight, aug_alignment_weight, crf_weight] = weights;
+        let mut config =
+            StegoConfig { projection_type: kind, rec_weight, aug_alignment_weight, crf_weight, ..config() };
+        config.crf.crf_samples = 20;
         config.correspondence.ladder = ladder;
         config.correspondence.zero_clamp = false;
         let start = Trainer::new(config.clone(), DIM).unwrap().state().clone();
@@ -326,9 +345,11 @@ fn a_step_follows_the_slope_of_its_loss() {
             let mut trainer = Trainer::new(config.clone(), DIM).unwrap();
             trainer.restore(state).unwrap();
             let report = trainer.advance(&set, &pairs(9, 0)).unwrap();
-            let loss =
-                report.correspondence.total + f64::from(rec_weight) * report.reconstruction.unwrap_or(0.0);
-            (loss, trainer.state().clone())
+            let terms = [report.reconstruction, report.alignment, report.crf];
+            let weighted =
+                terms.iter().zip(weights).map(|(term, weight)| f64::from(weight) * term.unwrap_or(0.0));
+            assert!(terms.iter().zip(weights).all(|(term, weight)| term.is_some() == (weight > 0.0)));
+            (report.correspondence.total + weighted.sum::<f64>(), trainer.state().clone())
         };
         let after = step(start.clone()).1;
         let most = after.head.mean.iter().fold(0.0_f32, |most, x| most.max(x.abs()));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 use super::LoadingArgs;
 
@@ -59,17 +59,42 @@ pub struct LookArgs {
 
 /// `featlab segment train`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what to train on").args(["cache_train", "dataset"]).required(true))]
 #[command(after_help = "\
 Examples:
   featlab segment train --cache-train features/train --cache-val features/val --dims 70 --out models/stego
   featlab segment train --cache-train features/train --cache-val features/val --dims 90 --set preset=cocostuff27-vit-base --out models/coco
   featlab segment train --cache-train features/train --cache-val features/val --reducer pca.safetensors --dims 24 --out models/pca24
+  featlab segment train --dataset folder:photos --backbone dino_vits8 --crop five --set aug_alignment_weight=0.1 --set crf_weight=0.05 --out models/mine
 
-The head learns without labels; the linear probe from those of --cache-train, clusters are named by those of --cache-val.")]
+The head learns without labels; the linear probe from those of --cache-train (or --dataset), clusters are named by those of --cache-val.
+From pictures every step costs forward passes: a cache is many times as fast, and the same numbers but for its 16 bits. Only pictures can be
+augmented, or looked at by the CRF loss.")]
 pub struct SegmentTrainArgs {
     /// Cache to train on
     #[arg(long)]
-    pub cache_train: String,
+    pub cache_train: Option<String>,
+    /// Pictures to train on instead: a data set as featlab extract spells it
+    #[arg(long, requires = "backbone", conflicts_with_all = ["reducer", "column"])]
+    pub dataset: Option<String>,
+    /// Part of the data set: train, val, test, all
+    #[arg(long, default_value = "train", requires = "dataset")]
+    pub split: String,
+    /// Backbone that the pictures go through
+    #[arg(long, requires = "dataset")]
+    pub backbone: Option<String>,
+    /// Side of the square network input, in pixels
+    #[arg(long, default_value_t = 224, requires = "dataset")]
+    pub res: usize,
+    /// Part of the picture that is seen: center, five, random, none
+    #[arg(long, default_value = "five", requires = "dataset")]
+    pub crop: String,
+    /// Resize filter: nearest (as the original), bilinear, bicubic
+    #[arg(long, default_value = "nearest", requires = "dataset")]
+    pub resize: String,
+    /// How the backbone is loaded
+    #[command(flatten)]
+    pub loading: LoadingArgs,
     /// Cache with labels that clusters are named and probes scored by [default: the labels of --cache-train]
     #[arg(long)]
     pub cache_val: Option<String>,

@@ -1,4 +1,4 @@
-//! STEGO: a head trained on cached features becomes a reducer.
+//! STEGO: a head trained on features, cached or computed as they are needed, becomes a reducer.
 //!
 //! Every image's positives are among its nearest neighbours by mean feature; batches are pairs of an image and a positive. The
 //! training's state is written down every minute, so that a kill costs that and no more.
@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use dimred::{HeadLayer, Reducer, StegoHead};
-use ndarray::{Array1, Array2, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayView2, ArrayView3, Axis};
 use probe::{ClusterProbe, LinearProbe};
 use rayon::prelude::*;
 use segment::stego::{
@@ -35,9 +35,9 @@ pub(crate) struct Job<'a> {
 }
 
 /// Images of a cache as the trainer sees them; the linear probe learns from those whose labels were read.
-struct Tokens<'a>(&'a Features);
+pub(crate) struct CachedTokens<'a>(pub(crate) &'a Features);
 
-impl TokenSet for Tokens<'_> {
+impl TokenSet for CachedTokens<'_> {
     fn grid(&self) -> (usize, usize) {
         self.0.cache().layout().grid
     }
@@ -70,16 +70,16 @@ struct Rest {
 }
 
 impl Job<'_> {
-    /// Trains a head; nested if its loss has a ladder.
+    /// Trains a head on `n` images; nested if its loss has a ladder.
     ///
     /// # Errors
     /// If the configuration or the features do not fit, a loss is no number, or on interruption (the state is then kept).
-    pub(crate) fn run(&self, features: &Features, context: &Context) -> Result<Trained> {
-        let neighbours = self.neighbours(features)?;
+    pub(crate) fn run(&self, (set, n): (&dyn TokenSet, usize), context: &Context) -> Result<Trained> {
+        let neighbours = self.neighbours((set, n), context)?;
         let config = &self.config;
         let mut order =
             PairOrder::new(neighbours.view(), config.batch_size, config.num_neighbors, config.seed)?;
-        let mut trainer = Trainer::new(config.clone(), features.dim())?;
+        let mut trainer = Trainer::new(config.clone(), set.embed_dim())?;
         let (path, key) = self.state;
         if let Some(state) = read(path, key)
             && trainer.restore(state).is_ok()
@@ -98,7 +98,7 @@ impl Job<'_> {
             }
             context.interrupt.check()?;
             let batch = order.batch(trainer.state().step);
-            last = Some(trainer.advance(&Tokens(features), &batch).context("training STEGO")?);
+            last = Some(trainer.advance(set, &batch).context("training STEGO")?);
             progress.tick(1);
         }
         drop(progress);
@@ -112,18 +112,24 @@ impl Job<'_> {
     }
 
     /// The nearest images of each, itself first, `[n, num_neighbors + 1]`.
-    fn neighbours(&self, features: &Features) -> Result<Array2<u32>> {
-        let (n, wanted) = (features.len(), self.config.num_neighbors + 1);
+    fn neighbours(&self, (set, n): (&dyn TokenSet, usize), context: &Context) -> Result<Array2<u32>> {
+        let wanted = self.config.num_neighbors + 1;
         ensure!(
             n >= wanted,
             "{n} training images have no {} neighbours; set stego.num_neighbors",
             wanted - 1
         );
+        let (d, progress) = (set.embed_dim(), context.reporter.start("neighbours", n as u64, "images"));
         let direction = |i: usize| -> Result<Array1<f32>> {
-            let tokens = features.tokens(i).insert_axis(Axis(0)); // [1, t, d]
-            Ok(pooled_directions(tokens.view())?.row(0).to_owned())
+            context.interrupt.check()?;
+            let tokens = set.tokens(i).map_err(|e| anyhow!(e))?;
+            let tokens = ArrayView3::from_shape((1, tokens.len() / d, d), &tokens)?;
+            let direction = pooled_directions(tokens)?.row(0).to_owned();
+            progress.tick(1);
+            Ok(direction)
         };
         let directions = (0..n).into_par_iter().map(direction).collect::<Result<Vec<_>>>()?;
+        drop(progress);
         let views: Vec<_> = directions.iter().map(Array1::view).collect();
         let directions = ndarray::stack(Axis(0), &views)?; // [n, d]
         Ok(nearest_neighbours(directions.view(), wanted)?.indices)
@@ -131,10 +137,15 @@ impl Job<'_> {
 }
 
 fn said(step: &StegoStep, config: &StegoConfig) -> String {
-    format!(
+    let mut line = format!(
         "STEGO, {} dimensions: {} steps, correspondence loss {:.4}",
         config.dim, step.step, step.correspondence.total
-    )
+    );
+    let terms = [("reconstruction", step.reconstruction), ("alignment", step.alignment), ("CRF", step.crf)];
+    for (name, term) in terms {
+        line += &term.map(|loss| format!(", {name} {loss:.4}")).unwrap_or_default();
+    }
+    line
 }
 
 /// A head as a reducer.

@@ -75,9 +75,8 @@ impl Reducers<'_> {
         let config = self.sweep.stego_config(&id.method, id.dim.unwrap_or_default(), id.seed)?;
         let features = features.context("a head is trained on features in memory")?;
         let state = path.with_extension("state");
-        stego::Job { config, state: (&state, &id.recipe) }
-            .run(features, self.context)
-            .map(|trained| trained.head)
+        let (job, set) = (stego::Job { config, state: (&state, &id.recipe) }, stego::CachedTokens(features));
+        Ok(job.run((&set, features.len()), self.context)?.head)
     }
 
     fn fit_layout(&self, id: &ReducerId, method: LayoutMethod) -> Result<Reducer> {

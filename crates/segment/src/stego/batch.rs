@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use kernels::{Threads, simd};
+use ndarray::ArrayView3;
 use rand::Rng;
 use rayon::prelude::*;
 
@@ -14,6 +15,7 @@ use super::dropout::{Masks, mask_rows};
 use super::error::{Error, Result, expect_finite, expect_shape};
 use super::head::{Activations, Scratch};
 use super::init::Stream;
+use super::optional_terms::{OptionalTerms, TermSlopes};
 use super::reconstruction::Decoder;
 use super::{Head, Points, StegoConfig, TokenSet};
 
@@ -42,6 +44,16 @@ pub(super) struct Batch<'a> {
     few: Vec<Vec<u32>>,
     /// and the points among these.
     few_points: Vec<Points>,
+    terms: OptionalTerms,
+}
+
+/// The losses of the head, without the weights of all but the first.
+#[derive(Debug)]
+pub(super) struct HeadLosses {
+    pub(super) correspondence: CorrespondenceValue,
+    pub(super) reconstruction: Option<f64>,
+    pub(super) alignment: Option<f64>,
+    pub(super) crf: Option<f64>,
 }
 
 /// What the passes leave.
@@ -55,6 +67,7 @@ pub(super) struct Buffers {
     pub(super) decoder: Vec<f32>,
     images: Vec<ImageBuffers>,
     neighbour_codes: Vec<Vec<f32>>, // [t', k] each
+    view_codes: Vec<f32>,           // [b, t, k], of augmented views
 }
 
 /// Room for an image and its neighbour.
@@ -62,6 +75,7 @@ pub(super) struct Buffers {
 struct ImageBuffers {
     own: Activations,
     neighbour: Activations,
+    view: Activations,
     neighbour_rows: Vec<f32>, // [t', d]
     slope: Vec<f32>,          // [t, k], then [t', k]
     head: Vec<f32>,
@@ -107,10 +121,12 @@ impl<'a> Batch<'a> {
         let own = pairs.par_iter().map(|pair| read(pair.0)).collect::<Result<_>>()?;
         let neighbours = pairs.par_iter().map(|pair| read(pair.1)).collect::<Result<_>>()?;
         let (few, few_points) = draws.second.iter().map(Points::compact).unzip();
-        Ok(Self { head, decoder, own, neighbours, draws, few, few_points })
+        let images: Vec<usize> = pairs.iter().map(|pair| pair.0).collect();
+        let terms = OptionalTerms::read(config, set, &images, step)?;
+        Ok(Self { head, decoder, own, neighbours, draws, few, few_points, terms })
     }
 
-    /// Codes of images and neighbours, in training mode.
+    /// Codes of images, neighbours and augmented views, in training mode.
     pub(super) fn forward(&self, tokens: usize, buffers: &mut Buffers) {
         let (b, d, k) = (self.own.len(), self.head.shape().embed_dim, self.head.shape().code_dim);
         buffers.codes.resize(b * tokens * k, 0.0);
@@ -129,21 +145,27 @@ impl<'a> Batch<'a> {
             neighbour_code.resize(self.few[i].len() * k, 0.0);
             self.head.forward(neighbour_rows, masks[1], Threads::One, neighbour, scratch, neighbour_code);
         });
+        let views = buffers.images.par_iter_mut().map(|image| &mut image.view);
+        self.terms.forward(&self.head, &mut buffers.view_codes, views);
     }
 
     /// The losses of the head, whose gradients are left in the buffers.
     pub(super) fn backward(
         &self,
         config: &StegoConfig,
+        grid: (usize, usize),
         buffers: &mut Buffers,
-    ) -> Result<(CorrespondenceValue, Option<f64>)> {
+    ) -> Result<HeadLosses> {
         let b = self.own.len();
-        let Buffers { codes, head, decoder, images, neighbour_codes } = buffers;
+        let Buffers { codes, head, decoder, images, neighbour_codes, view_codes } = buffers;
         let pairs = self.pairs(codes, neighbour_codes);
         let sums = config.correspondence.pairs(&pairs)?;
+        let (t, k) = (grid.0 * grid.1, self.head.shape().code_dim);
+        let all = ArrayView3::from_shape((b, t, k), &codes[..]).expect("a code per token");
+        let slopes = self.terms.slopes(config, grid, all, view_codes)?;
         let tasks = images.par_iter_mut().enumerate().with_max_len(1);
         tasks.for_each_init(Scratch::default, |scratch, (i, image)| {
-            self.image(config.rec_weight, (&pairs, &sums, i), scratch, image);
+            self.image(config.rec_weight, (&pairs, &sums, &slopes, i), scratch, image);
         });
         let reconstruction = self.decoder.as_ref().map(|_| {
             let weighted: f64 = images.iter().map(|image| image.reconstruction).sum();
@@ -154,19 +176,21 @@ impl<'a> Batch<'a> {
         }
         add_up(head, &images[..b], |image| &image.head);
         add_up(decoder, &images[..b], |image| &image.decoder);
-        Ok((sums.value, reconstruction))
+        let TermSlopes { alignment, crf, .. } = slopes;
+        Ok(HeadLosses { correspondence: sums.value, reconstruction, alignment, crf })
     }
 
     /// What one image and its neighbour add to the gradients.
     fn image(
         &self,
         rec_weight: f32,
-        (pairs, sums, i): (&PairBatch<'_>, &PairSums, usize),
+        (pairs, sums, slopes, i): (&PairBatch<'_>, &PairSums, &TermSlopes, usize),
         scratch: &mut Scratch,
         image: &mut ImageBuffers,
     ) {
         let k = self.head.shape().code_dim;
-        let ImageBuffers { own, neighbour, neighbour_rows, slope, head, decoder, reconstruction } = image;
+        let ImageBuffers { own, neighbour, view, neighbour_rows, slope, head, decoder, reconstruction } =
+            image;
         let masks = [&self.draws.own_masks[i], &self.draws.neighbour_masks[i]];
         let code = pairs.images[i].code;
         zeros(head, self.head.parameters().len());
@@ -179,7 +203,9 @@ impl<'a> Batch<'a> {
             let share = f64::from(rec_weight) * k as f64 / (pairs.images.len() * code.len()) as f64;
             *reconstruction = layer.add_slopes(&features, code, share, slope, decoder);
         }
+        slopes.add_image(i, slope);
         self.head.backward(&self.own[i], masks[0], slope, own, scratch, head);
+        self.terms.backward(&self.head, (slopes, i), view, scratch, head);
         zeros(slope, self.few[i].len() * k);
         sums.add_neighbour(pairs, i, slope);
         self.head.backward(neighbour_rows, masks[1], slope, neighbour, scratch, head);

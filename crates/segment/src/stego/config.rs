@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::{Result, expect_range};
-use super::{HeadKind, Ladder, Negatives};
+use super::{CrfLoss, HeadKind, Ladder, Negatives};
 
 /// The correspondence loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,6 +59,12 @@ pub struct StegoConfig {
     pub correspondence: CorrespondenceParams,
     /// Weight of the loss that reconstructs features from codes.
     pub rec_weight: f32,
+    /// Weight of the loss that aligns codes with those of an augmented view.
+    pub aug_alignment_weight: f32,
+    /// Weight of the CRF loss,
+    pub crf_weight: f32,
+    /// and its kernel.
+    pub crf: CrfLoss,
     /// Adam's learning rate for the head.
     pub lr: f32,
     /// Adam's learning rate for the probes.
@@ -157,6 +163,9 @@ impl Default for StegoConfig {
             dropout: true,
             correspondence: CorrespondenceParams::default(),
             rec_weight: 0.0,
+            aug_alignment_weight: 0.0,
+            crf_weight: 0.0,
+            crf: CrfLoss::default(),
             lr: 5e-4,
             probe_lr: 5e-3,
             n_classes: 27,
@@ -209,8 +218,13 @@ impl StegoConfig {
         expect_range((1..=255).contains(&self.n_classes), "number of classes", "1 to 255", self.n_classes)?;
         expect_range(self.clusters() <= 256, "number of clusters", "at most 256", self.clusters())?;
         expect_range((0.0..1.0).contains(&self.dropout_rate), "dropout rate", "0 to 1", self.dropout_rate)?;
-        let weight = self.rec_weight;
-        expect_range(weight.is_finite() && weight >= 0.0, "rec_weight", "0 or more", weight)?;
+        for (what, weight) in [
+            ("rec_weight", self.rec_weight),
+            ("aug_alignment_weight", self.aug_alignment_weight),
+            ("crf_weight", self.crf_weight),
+        ] {
+            expect_range(weight.is_finite() && weight >= 0.0, what, "0 or more", weight)?;
+        }
         positive("learning rate of the head", self.lr)?;
         positive("learning rate of the probes", self.probe_lr)?;
         self.correspondence.check(self.dim)

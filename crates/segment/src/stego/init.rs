@@ -21,6 +21,8 @@ pub(super) enum Stream {
     Order(u64),
     /// Which neighbours are a step's positives.
     Positives(u64),
+    /// Augmented views and pixels of a step.
+    Terms(u64),
 }
 
 impl Stream {
@@ -35,6 +37,7 @@ impl Stream {
             Self::Step(step) => (4, step),
             Self::Order(epoch) => (5, epoch),
             Self::Positives(step) => (6, step),
+            Self::Terms(step) => (7, step),
         };
         rng.set_stream((purpose << 48) + count);
         rng

@@ -13,12 +13,12 @@ use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis};
 use probe::{ClusterGradient, ClusterProbe, LinearGradient, LinearProbe};
 use rand_distr::{Distribution, StandardNormal};
 
-use super::batch::{Batch, Buffers};
+use super::batch::{Batch, Buffers, HeadLosses};
 use super::correspondence::CorrespondenceValue;
 use super::error::{FetchError, Result, expect_finite, expect_range, expect_shape};
 use super::init::{Stream, convolution};
 use super::reconstruction::Decoder;
-use super::{Head, HeadShape, StegoConfig, Trained};
+use super::{Augmented, Head, HeadShape, StegoConfig, Trained};
 
 /// A label that counts nowhere.
 const IGNORED: u8 = 255;
@@ -37,6 +37,23 @@ pub trait TokenSet: Sync {
     /// Whatever keeps them from being read.
     fn tokens(&self, image: usize) -> Result<Cow<'_, [f32]>, FetchError>;
 
+    /// Pixels `[3, h, w]` of an image, normalised, of one size for all; the CRF loss asks for them.
+    ///
+    /// # Errors
+    /// Whatever keeps them from being read; that there are none.
+    fn picture(&self, _image: usize) -> Result<Array3<f32>, FetchError> {
+        Err("crf_weight needs pictures, and this set has features only; train from images, or set it to 0"
+            .into())
+    }
+
+    /// Features of an augmented view of an image, the one that `seed` draws; alignment asks for them.
+    ///
+    /// # Errors
+    /// As [`TokenSet::picture`].
+    fn augmented(&self, _image: usize, _seed: u64) -> Result<Augmented, FetchError> {
+        Err("aug_alignment_weight needs pictures, and this set has features only; train from images, or set it to 0".into())
+    }
+
     /// Label map `[h, w]` of an image, of one size for all; 255, and any label that is not a class, is ignored.
     fn label(&self, _image: usize) -> Option<ArrayView2<'_, u8>> {
         None
@@ -52,6 +69,10 @@ pub struct StegoStep {
     pub correspondence: CorrespondenceValue,
     /// Minus the mean cosine of features and their reconstruction, without its weight; `None` if it has none.
     pub reconstruction: Option<f64>,
+    /// Minus the mean cosine of codes and those of augmented views, without its weight; `None` if it has none.
+    pub alignment: Option<f64>,
+    /// The CRF loss, without its weight; `None` if it has none.
+    pub crf: Option<f64>,
     /// The linear probe's loss; `None` without a labelled pixel.
     pub linear: Option<f64>,
     /// The cluster probe's loss.
@@ -178,7 +199,7 @@ impl Trainer {
         let networks = (self.head(), self.decoder());
         let batch = Batch::new(&self.config, networks, set, pairs, self.state.step)?;
         batch.forward(t, &mut self.buffers);
-        let (correspondence, reconstruction) = batch.backward(&self.config, &mut self.buffers)?;
+        let found = batch.backward(&self.config, grid, &mut self.buffers)?;
 
         let reset = self.config.reset_probe_steps == Some(self.state.step);
         let fresh = reset.then(|| (fresh_linear(&self.config, 1), fresh_cluster(&self.config, 1)));
@@ -206,7 +227,8 @@ impl Trainer {
         (state.linear, state.cluster) = (linear, cluster);
         state.step += 1;
         let (step, cluster) = (state.step, cluster_slope.loss);
-        Ok(StegoStep { step, correspondence, reconstruction, linear: linear_loss, cluster })
+        let HeadLosses { correspondence, reconstruction, alignment, crf } = found;
+        Ok(StegoStep { step, correspondence, reconstruction, alignment, crf, linear: linear_loss, cluster })
     }
 
     fn linear_of(&self, trained: &Trained) -> LinearProbe {

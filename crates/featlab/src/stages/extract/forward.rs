@@ -166,7 +166,7 @@ impl Forward<'_> {
     }
 
     /// The picture `[h, w, 3]` that was normalised to `[3, h, w]`: its values were whole numbers of 255, and are found again exactly.
-    pub(super) fn pixels(&self, image: ArrayView3<'_, f32>) -> Array3<u8> {
+    pub(crate) fn pixels(&self, image: ArrayView3<'_, f32>) -> Array3<u8> {
         let Transform { mean, std, .. } = self.transform;
         let (_, h, w) = image.dim();
         Array3::from_shape_fn((h, w, 3), |(y, x, c)| {

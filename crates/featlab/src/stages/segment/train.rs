@@ -1,4 +1,4 @@
-//! Train: a head and its probes on cached features, or probes on a reducer that is there; then clusters get their names.
+//! Train: a head and its probes, or probes on a reducer that is there; then clusters get their names.
 //!
 //! STEGO's probes learn beside its head, as published, and the linear one only from images that have labels. Clusters are named, and both
 //! probes scored, on another cache with labels; without one, on the training cache's own.
@@ -12,7 +12,7 @@ use probe::{
     Schedule,
 };
 use rayon::prelude::*;
-use segment::stego::StegoConfig;
+use segment::stego::{StegoConfig, TokenSet};
 
 use super::evaluate::{class_of_cluster, kind};
 use crate::Context;
@@ -31,20 +31,20 @@ pub(crate) struct Trained {
     pub(crate) cluster: ClusterProbe,
 }
 
-/// STEGO's head with its probes.
+/// STEGO's head with its probes, trained on `n` images.
 ///
-/// * `state`: where the training is kept meanwhile, and its key.
+/// * `state`: where the training is kept meanwhile, and its key. `labelled`: whether the linear probe has anything to learn from.
 ///
 /// # Errors
 /// As [`stego::Job::run`].
 pub(crate) fn stego(
     config: StegoConfig,
     state: (&Path, &str),
-    features: &Features,
+    (set, n): (&dyn TokenSet, usize),
+    labelled: bool,
     context: &Context,
 ) -> Result<Trained> {
-    let labelled = (0..features.len()).any(|i| features.label_if_any(i).is_some());
-    let stego::Trained { head, linear, cluster } = stego::Job { config, state }.run(features, context)?;
+    let stego::Trained { head, linear, cluster } = stego::Job { config, state }.run((set, n), context)?;
     Ok(Trained { reducer: head, linear: labelled.then_some(linear), cluster })
 }
 
