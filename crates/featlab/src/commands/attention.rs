@@ -1,8 +1,6 @@
 //! `featlab attention`: where the class token looks, for one image or a folder of frames.
 
-use std::path::Path;
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use backbone::Loaded;
 use dataset::{Crop, Resize, Split, Transform};
 use serde::{Deserialize, Serialize};
