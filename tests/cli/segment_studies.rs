@@ -74,13 +74,16 @@ fn points_are_looked_for_in_every_picture() {
 
     for (extra, word) in [
         (&["--points", "2,0"][..], "from -1 to 1"),
-        (&["--crop", "five"], "center or none"),
         (&["--hold", "3"], "--film"),
         (&["--reducer", "none.safetensors"], "cannot read reducer"),
     ] {
         let (_, said) = run(extra, 2);
         assert!(said.contains(word), "{extra:?}: {said}");
     }
+    let mut five = segment("correspond");
+    five.arg(&a).args(["--backbone", BACKBONE, "--crop", "five", "--out"]).arg(&out);
+    let (_, said) = expect(&mut five, 2);
+    assert!(said.contains("center or none"), "{said}");
     let mut missing = segment("correspond");
     missing.arg(scratch.path("c.png")).args(["--backbone", BACKBONE, "--out"]).arg(&out);
     let (_, said) = expect(&mut missing, 2);
@@ -147,8 +150,8 @@ fn codes_of_a_reducer_correspond_and_co_occur() {
     assert!(json(&said)["scores"][0]["pairs"].as_u64() == Some(3 * 36 * 36), "{said}");
     let (said, _) = expect(&mut run("few", &["--images", "1", "--seed", "4"], "2"), 0);
     assert_eq!(json(&said)["images"], 1);
-    let (_, said) = expect(&mut run("none", &["--samples", "0"], "2"), 2);
-    assert!(said.contains("--samples must be at least 1"), "{said}");
+    let (_, said) = expect(&mut run("none", &["--images", "0"], "2"), 2);
+    assert!(said.contains("--images must be at least 1"), "{said}");
 }
 
 #[test]
@@ -196,12 +199,25 @@ fn the_crf_loss_alone_parts_colours() {
     for (extra, word) in [
         (&["--set", "colour=lab"][..], "unknown field `colour`"),
         (&["--set", "code=fuzzy"], "discrete"),
-        (&["--scale", "0"], "above 0"),
-        (&["--steps", "0"], "--steps must be at least 1"),
+        (&["--pictures", "0"], "--pictures must be at least 1"),
     ] {
         let (_, said) = run(extra, 2);
         assert!(said.contains(word), "{extra:?}: {said}");
     }
+}
+
+#[test]
+fn a_study_without_pictures_or_of_no_size_is_refused() {
+    let scratch = Scratch::new();
+    let picture = scratch.path("a.png");
+    halves(&picture, 0);
+    let refused = |input: &Path, extra: &[&str]| {
+        let mut command = segment("crf-study");
+        expect(command.arg(input).args(extra).arg("--out").arg(scratch.path("out")), 2).1
+    };
+    assert!(refused(&picture, &["--scale", "0"]).contains("above 0"));
+    assert!(refused(&picture, &["--set", "local_ent_weight=1"]).contains("continuous"));
+    assert!(refused(&scratch.path("none"), &[]).contains("cannot open"));
 }
 
 /// Own pictures: without labels to a head, and not to a probe; with labels in one split to scores there.

@@ -5,7 +5,9 @@
 //! how often each region is used in all pictures, `H(p)` the mean entropy of a pixel. A step sees some pixels of every picture, drawn
 //! from (seed, step, picture); entropies see all. A picture's share is computed on one thread and shares are added in their order.
 //!
-//! Unlike in training ([`CrfLoss::gradient`]) there is no grid of patches and no resizing: places are pixels of the picture as it is.
+//! Unlike in training ([`CrfLoss::gradient`]) there is no grid of patches and no resizing: places are pixels of the picture as it is. The
+//! spreads that are used in training, fractions of a pixel of a map of 56, let some thousand pixels of a picture know nothing of
+//! each other, and without a shift all codes may be the same; the study's defaults ([`CrfStudy`]) are wider, and have one.
 
 use ndarray::{Array2, ArrayView3};
 use probe::adam_step;
@@ -45,7 +47,7 @@ pub enum CodeKind {
     Discrete,
 }
 
-/// The study's settings; the default is the original's loss.
+/// The study's settings. The default sees about 20 pixels far (`α = 400`) and tells colours apart that differ by a tenth (`β = 0.01`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CrfStudy {
@@ -70,7 +72,7 @@ pub struct CrfStudy {
 impl Default for CrfStudy {
     fn default() -> Self {
         Self {
-            crf: CrfLoss::default(),
+            crf: CrfLoss { alpha: 400.0, beta: 0.01, gamma: 4.0, shift: 0.3, ..CrfLoss::default() },
             colours: Colours::default(),
             code: CodeKind::default(),
             dim: 16,
@@ -285,15 +287,21 @@ impl StudyRun {
 }
 
 impl CrfStudy {
-    fn check(&self) -> Result<()> {
+    /// Whether the settings can be.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for a setting that cannot be.
+    pub fn check(&self) -> Result<()> {
         self.crf.check()?;
         let samples = self.crf.crf_samples;
         expect_range(samples > 0, "number of pixels that a step sees", "at least 1", samples)?;
         expect_range((1..=256).contains(&self.dim), "dim", "1 to 256", self.dim)?;
         expect_range(self.lr > 0.0 && self.lr.is_finite(), "learning rate", "a positive number", self.lr)?;
-        let weighs = self.global_ent_weight != 0.0 || self.local_ent_weight != 0.0;
-        let fits = self.code == CodeKind::Discrete || !weighs;
-        expect_range(fits, "weight of an entropy", "0 where codes are continuous", "another number")
+        for weight in [self.global_ent_weight, self.local_ent_weight] {
+            let fits = weight == 0.0 || self.code == CodeKind::Discrete && weight.is_finite();
+            expect_range(fits, "weight of an entropy", "a number, 0 where codes are continuous", weight)?;
+        }
+        Ok(())
     }
 
     /// Codes to what the loss sees, in place.

@@ -15,9 +15,7 @@ use segment::stego::CrfLoss;
 use segment::{ScoredPairs, correspondence_maps, correspondence_picture, lab, query_colours};
 
 fn golden() -> File {
-    File::read(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/segment/studies.safetensors"),
-    )
+    File::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/segment/studies.safetensors"))
 }
 
 fn floats(file: &File, name: &str) -> Array2<f32> {

@@ -46,6 +46,7 @@ pub(super) fn run(args: &CrfStudyArgs, context: &Context) -> Result<Status> {
         return Err(usage(format!("--scale must be above 0 and at most 1, got {}", args.scale)));
     }
     let study: CrfStudy = crate::toml_file::parse("", &args.set)?;
+    study.check().map_err(|e| usage(format!("--set: {e}")))?;
     let (pictures, skipped) = pictures(args, context)?;
     let settings = Settings {
         pictures: pictures.iter().map(|(name, picture)| (name.clone(), hash(picture))).collect(),
