@@ -80,7 +80,7 @@ def main():
     tensors |= dict(maps=maps, picture=picture, cosine=cosine, whole=whole, kernel=kernel, scores=scores, matches=matches.long())
     # scikit-learn lists thresholds upwards and ends with an artificial point.
     tensors |= dict(precision=torch.tensor(precision[:-1][::-1].copy()), recall=torch.tensor(recall[:-1][::-1].copy()))
-    tensors |= dict(average_precision=torch.tensor([average]), rgb=torch.tensor(RGB))
+    tensors |= dict(average_precision=torch.tensor([average], dtype=double), rgb=torch.tensor(RGB))
     tensors["lab"] = torch.tensor(numpy.load(sys.argv[sys.argv.index("--lab") + 1]))
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, "studies.safetensors")
 
