@@ -5,6 +5,7 @@
 //! `bank` — weights that depend on nothing but what they should; `kinds` — every probe, method and score of a sweep; `resume` — interruption and what is left of it; `golden_extract` — picture files to Parquet against reference tokens;
 //! `stand_in` — the studies' sweeps on drawn data sets; `stores` — caches in a bucket; `precision` — batches and half precision;
 //! `segment` — models, label maps and checkpoints of the original;
+//! `segment_studies` — correspondences, co-occurrence, the CRF study, own pictures without labels;
 //! `report` — its page in a browser, its exports; `classify`, `attention`, `pretrain` — the commands beside the line.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test that cannot go on panics; one that skips says so
@@ -28,5 +29,6 @@ mod project;
 mod report;
 mod resume;
 mod segment;
+mod segment_studies;
 mod stand_in;
 mod stores;

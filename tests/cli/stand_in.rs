@@ -27,7 +27,11 @@ fn study(name: &str, root: &Path, out: &Path) -> std::process::Command {
         format!("features.backbone={BACKBONE}"),
         "features.train_res=32".into(),
         "features.val_res=48".into(),
-        "reduce.dims=[3, 12, \"full\"]".into(),
+        "reduce.dims=[3, 192, \"full\"]".into(),
+        "stego.max_steps=3".into(),
+        "stego.batch_size=3".into(),
+        "stego.num_neighbors=2".into(),
+        "stego.feature_samples=4".into(),
         "probe.steps=8".into(),
         "probe.batch_size=4".into(),
         "eval.bootstrap=20".into(),
@@ -43,22 +47,25 @@ fn study(name: &str, root: &Path, out: &Path) -> std::process::Command {
 fn every_study_runs_whole_on_the_stand_in() {
     let scratch = Scratch::new();
     let root = drawn(&scratch);
-    for (name, folder, dataset) in [
-        ("cocostuff27", "cocostuff", "cocostuff27"),
-        ("cityscapes", "cityscapes", "cityscapes27"),
-        ("potsdam", "potsdam", "potsdam3"),
+    for (name, folder, dataset, preset) in [
+        ("cocostuff27", "cocostuff", "cocostuff27", "cocostuff27-vit-base"),
+        ("cityscapes", "cityscapes", "cityscapes27", "cityscapes-vit-base"),
+        ("potsdam", "potsdam", "potsdam3", "potsdam-vit-small"),
     ] {
         let out = scratch.path(name);
         expect(&mut study(name, &root.join(folder), &out), 0);
         let results = std::fs::read_to_string(out.join("results.csv")).expect("a table of results");
         let rows: Vec<&str> = results.lines().skip(1).collect();
-        // Features as they are, plain and refined, and two methods at three dimensions; two probes each.
-        assert_eq!(rows.len(), 2 * (1 + 2 * 3) + 2, "{results}");
+        // Features as they are, plain and refined; a head for each dimension that is written out, a nested one below full, and two methods at
+        // two dimensions, of which the last is full; two probes each.
+        assert_eq!(rows.len(), 2 * (1 + 2 + 1 + 2 * 2) + 2, "{results}");
         assert!(rows.iter().all(|row| row.starts_with(&format!("{dataset},val,"))), "{results}");
-        for method in ["none", "pca", "rp"] {
+        for method in ["none", "pca", "rp", "stego", "stego-nested"] {
             assert!(rows.iter().any(|row| row.contains(&format!(",{method},"))), "{method}: {results}");
         }
         assert!(out.join("report.html").is_file());
+        let config = std::fs::read_to_string(out.join("config.toml")).expect("what was run");
+        assert!(config.contains(&format!("preset = \"{preset}\"")), "{config}");
     }
 }
 
@@ -76,7 +83,7 @@ fn the_published_layouts_are_data_sets_of_the_command_line() {
     let said = run(&at("cityscapes27", "cityscapes"), "train", "less", 3);
     assert!(said.contains("has no label gtFine/train/drawn/drawn_000002"), "{said}");
     let said = run(&at("cocostuff27", "cocostuff"), "test", "none", 2);
-    assert!(said.contains("known are train, val, all"), "{said}");
+    assert!(said.contains("known are train, val, train+val, all"), "{said}");
     let said = run(&at("potsdam3", "cityscapes"), "val", "none", 2);
     assert!(said.contains("labelled_test.txt: there is no such file"), "{said}");
 }

@@ -1,6 +1,6 @@
-//! Draws small data sets in the layouts of CocoStuff, Cityscapes and Potsdam, on which the studies' sweeps can be run.
+//! Draws small data sets in the layouts of CocoStuff, Cityscapes, Potsdam, Pascal VOC and of people's own, on which sweeps can be run.
 //!
-//! `stand_in OUT [TRAIN VAL [SIZE [SEED]]]`: writes `OUT/cocostuff`, `OUT/cityscapes` and `OUT/potsdam`; by default 24 and 12 images whose
+//! `stand_in OUT [TRAIN VAL [SIZE [SEED]]]`: writes a folder in `OUT` for each; by default 24 and 12 images whose
 //! shorter side has 160 pixels.
 #![allow(clippy::print_stdout)] // an example that says what it made
 
@@ -23,9 +23,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     all(out, &what)?;
-    for (name, folder) in
-        [("cocostuff27", "cocostuff"), ("cityscapes27", "cityscapes"), ("potsdam3", "potsdam")]
-    {
+    for (name, folder) in [
+        ("cocostuff27", "cocostuff"),
+        ("cityscapes27", "cityscapes"),
+        ("potsdam3", "potsdam"),
+        ("voc", "VOC2012"),
+        ("directory", "directory"),
+    ] {
         println!("{name}:{}", out.join(folder).display());
     }
     Ok(())

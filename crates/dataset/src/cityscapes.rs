@@ -72,7 +72,9 @@ fn list(source: &Source, split: Split) -> Result<Pairs> {
     let mut pairs = Pairs::default();
     match split {
         Split::Train | Split::Val => add(source, &mut pairs, split, &base)?,
-        Split::Test => return Err(unknown_split(NAME, split)),
+        Split::Test | Split::TrainVal | Split::Unlabelled => {
+            return Err(unknown_split(NAME, split, "train, val, train+val, all"));
+        }
         Split::All => {
             let mut there = Vec::new();
             for split in [Split::Train, Split::Val] {

@@ -58,6 +58,7 @@ impl ClassFolder {
         let (parts, wanted) = match split {
             Split::All if all.is_empty() => (vec![String::new()], vec![String::new()]),
             Split::All => (all.clone(), all),
+            Split::TrainVal => (all, [Split::Train, Split::Val].map(|split| split.to_string()).to_vec()),
             split => (all, vec![split.to_string()]),
         };
         if let Some(missing) = wanted.iter().find(|part| !parts.contains(part)) {

@@ -3,22 +3,68 @@
 //! ```text
 //! curated/train2017/Coco164kFull_Stuff_Coarse.txt      the ids of split train, one a line
 //! curated/val2017/Coco164kFull_Stuff_Coarse_7.txt      and of split val
+//! curated/{train2017,val2017}/…                        of both splits of cocostuff15: Coco164kFull_Stuff_Coarse_7.txt,
+//!                                                      of cocostuff3: Coco164kFew_Stuff_6.txt
 //! images/{train2017,val2017}/ID.jpg
 //! annotations/{train2017,val2017}/ID.png               182 fine classes from 0; 255 for none
 //! ```
 //!
 //! `ROOT` is that folder, or the one that holds it as `cocostuff`. Fine classes are joined to 12 of things and 15 of stuff; food and
-//! furniture are among both, and say which by their names.
+//! furniture are among both, and say which by their names. `cocostuff15` is the stuff alone, in the same order; `cocostuff3` is sky, plants and
+//! ground (the classes and the order of IIC). Everything else is ignored there.
 
 use crate::label_file::IGNORE;
 use crate::native::{Form, Layout, Pair, Pairs, base, listed_ids, pascal, unknown_split};
 use crate::source::Source;
 use crate::{ClassTable, Kind, Result, Split};
 
-pub(crate) const NAME: &str = "cocostuff27";
+/// Two splits by their lists.
+type Lists = [&'static str; 2];
 
-pub(crate) static LAYOUT: Layout =
-    Layout { name: NAME, classes, coarse: coarse(), form: Form::Pictures, list };
+const LISTS: Lists = ["Coco164kFull_Stuff_Coarse.txt", "Coco164kFull_Stuff_Coarse_7.txt"];
+const LISTS_15: Lists = [LISTS[1]; 2];
+const LISTS_3: Lists = ["Coco164kFew_Stuff_6.txt"; 2];
+
+pub(crate) static LAYOUT: Layout = Layout {
+    name: "cocostuff27",
+    classes: || named(&ALL),
+    coarse: coarse(),
+    form: Form::Pictures,
+    list: |source, split| list(source, split, "cocostuff27", LISTS),
+};
+
+pub(crate) static LAYOUT_15: Layout = Layout {
+    name: "cocostuff15",
+    classes: || named(&STUFF),
+    coarse: coarse_of(&STUFF),
+    form: Form::Pictures,
+    list: |source, split| list(source, split, "cocostuff15", LISTS_15),
+};
+
+pub(crate) static LAYOUT_3: Layout = Layout {
+    name: "cocostuff3",
+    classes: || named(&FEW),
+    coarse: coarse_of(&FEW),
+    form: Form::Pictures,
+    list: |source, split| list(source, split, "cocostuff3", LISTS_3),
+};
+
+/// All of [`CLASSES`].
+const ALL: [usize; 27] = first(0);
+/// Those of stuff: 12 to 26.
+const STUFF: [usize; 15] = first(12);
+/// Sky, plant, ground.
+const FEW: [usize; 3] = [23, 22, 21];
+
+const fn first<const N: usize>(start: usize) -> [usize; N] {
+    let mut classes = [0; N];
+    let mut i = 0;
+    while i < N {
+        classes[i] = start + i;
+        i += 1;
+    }
+    classes
+}
 
 /// Names of the classes and the fine classes, first and last of each run, that they are made of.
 pub(crate) const CLASSES: [(&str, &[(u8, u8)]); 27] = [
@@ -113,21 +159,44 @@ const fn coarse() -> [u8; 256] {
     coarse
 }
 
-fn classes() -> ClassTable {
-    let names = CLASSES.iter().map(|(name, _)| (*name).to_owned()).collect();
-    ClassTable { names, palette: (0..CLASSES.len()).map(pascal).collect() }
+/// Class `i` is number `chosen[i]` of the 27; all others are ignored.
+const fn coarse_of(chosen: &[usize]) -> [u8; 256] {
+    let all = coarse();
+    let mut few = [IGNORE; 256];
+    let mut fine = 0;
+    while fine < 256 {
+        let mut class = 0;
+        while class < chosen.len() {
+            if all[fine] as usize == chosen[class] {
+                few[fine] = class as u8;
+            }
+            class += 1;
+        }
+        fine += 1;
+    }
+    few
 }
 
-/// The folder of a split and its list.
-pub(crate) fn place(split: Split) -> Option<(&'static str, &'static str)> {
+/// Names may leave out what only tells them from others: among stuff there is one food.
+fn named(chosen: &[usize]) -> ClassTable {
+    let names: Vec<&str> = chosen.iter().map(|&class| CLASSES[class].0).collect();
+    let plain = |name: &str| name.trim_end_matches("-things").trim_end_matches("-stuff").to_owned();
+    let is_unique = |name: &str| names.iter().filter(|other| plain(other) == plain(name)).count() == 1;
+    let name = |name: &&str| if is_unique(name) { plain(name) } else { (*name).to_owned() };
+    ClassTable { names: names.iter().map(name).collect(), palette: (0..chosen.len()).map(pascal).collect() }
+}
+
+/// The folder of a split, and every list in it: of 27, 15 and 3 classes.
+pub(crate) fn place(split: Split) -> Option<(&'static str, [&'static str; 3])> {
+    let of = |i: usize| [LISTS[i], LISTS_15[i], LISTS_3[i]];
     match split {
-        Split::Train => Some(("train2017", "Coco164kFull_Stuff_Coarse.txt")),
-        Split::Val => Some(("val2017", "Coco164kFull_Stuff_Coarse_7.txt")),
-        Split::Test | Split::All => None,
+        Split::Train => Some(("train2017", of(0))),
+        Split::Val => Some(("val2017", of(1))),
+        Split::Test | Split::TrainVal | Split::Unlabelled | Split::All => None,
     }
 }
 
-fn list(source: &Source, split: Split) -> Result<Pairs> {
+fn list(source: &Source, split: Split, name: &str, lists: Lists) -> Result<Pairs> {
     let base = base(source, "curated", "cocostuff")?;
     let mut pairs = Pairs::default();
     let splits = match split {
@@ -135,8 +204,9 @@ fn list(source: &Source, split: Split) -> Result<Pairs> {
         split => vec![split],
     };
     for (i, &part) in splits.iter().enumerate() {
-        let (folder, list) = place(part).ok_or_else(|| unknown_split(NAME, part))?;
-        let list = format!("{base}curated/{folder}/{list}");
+        let unknown = || unknown_split(name, part, "train, val, train+val, all");
+        let (folder, _) = place(part).ok_or_else(unknown)?;
+        let list = format!("{base}curated/{folder}/{}", lists[usize::from(part == Split::Val)]);
         // All splits are those that there are; one there must be.
         let may_lack = split == Split::All && (i == 0 || !pairs.pairs.is_empty());
         if may_lack && source.files.kind(&list)? == Kind::Absent {
@@ -197,8 +267,26 @@ mod tests {
     }
 
     #[test]
-    fn names_are_unique() {
-        let names: std::collections::BTreeSet<_> = CLASSES.iter().map(|(name, _)| name).collect();
-        assert_eq!(names.len(), 27);
+    fn names_are_unique_and_as_short_as_that_allows() {
+        for layout in [&LAYOUT, &LAYOUT_15, &LAYOUT_3] {
+            let table = (layout.classes)();
+            let names: std::collections::BTreeSet<_> = table.names.iter().collect();
+            assert_eq!(names.len(), table.palette.len(), "{}", layout.name);
+        }
+        let names = |layout: &Layout| (layout.classes)().names;
+        assert_eq!(names(&LAYOUT)[2..4], ["food-things", "furniture-things"]);
+        assert_eq!(names(&LAYOUT_15)[..4], ["ceiling", "floor", "food", "furniture"]);
+        assert_eq!(names(&LAYOUT_3), ["sky", "plant", "ground"]);
+    }
+
+    /// The rules of the original: 15 is `coarse - 12`, 3 is `{23: 0, 22: 1, 21: 2}`, and the rest is ignored.
+    #[test]
+    fn fewer_classes_are_those_of_27_renumbered() {
+        for fine in 0..256 {
+            let class = LAYOUT.coarse[fine];
+            let stuff = if (12..27).contains(&class) { class - 12 } else { 255 };
+            let few = [23, 22, 21].iter().position(|&c| c == class).map_or(255, |i| i as u8);
+            assert_eq!((LAYOUT_15.coarse[fine], LAYOUT_3.coarse[fine]), (stuff, few), "{fine}");
+        }
     }
 }

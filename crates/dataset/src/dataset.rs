@@ -102,13 +102,24 @@ pub enum Split {
     Val,
     /// Images that are held out.
     Test,
+    /// Train, then val.
+    #[serde(rename = "train+val")]
+    TrainVal,
+    /// Images to train on that nobody has labelled (Potsdam's).
+    Unlabelled,
     /// All splits that there are, in the order train, val, test.
     All,
 }
 
 impl Split {
-    const WORDS: &'static Words<Self> =
-        &[("train", Self::Train), ("val", Self::Val), ("test", Self::Test), ("all", Self::All)];
+    const WORDS: &'static Words<Self> = &[
+        ("train", Self::Train),
+        ("val", Self::Val),
+        ("test", Self::Test),
+        ("train+val", Self::TrainVal),
+        ("unlabelled", Self::Unlabelled),
+        ("all", Self::All),
+    ];
 }
 
 impl FromStr for Split {

@@ -37,7 +37,7 @@ pub enum Error {
     MissingRoot {
         /// The data set.
         name: String,
-        /// `ROOT` or `DIR`.
+        /// `ROOT`, `DIR`, and options where there are any.
         placeholder: &'static str,
     },
     /// An option whose value cannot be.

@@ -1,6 +1,7 @@
 //! Labelled segmentation folders: `images/<split>/` beside `labels/<split>/`, paired by stem.
 //!
-//! A data set of this layout is one row of [`TABLES`]: its name, its classes, the label value that means "no class". A
+//! A data set of this layout is one row of [`TABLES`]: its name, its classes, the label value that means "no class"; or it is
+//! somebody's own ([`directory`](crate::directory)), with classes found out when it is opened. A
 //! split without a labels folder is unlabelled. In a labelled split, an image without label or a label without image is
 //! a [`Problem`], and the rest goes on. Ids are stems, prefixed by the split only if two splits share one.
 
@@ -15,6 +16,19 @@ use crate::source::Source;
 use crate::{ClassTable, Dataset, Error, Kind, Listed, Problem, Result, Sample, Split};
 
 /// What tells one labelled folder from another.
+#[derive(Debug)]
+pub(crate) struct Folders {
+    /// Name of the data set.
+    pub(crate) name: &'static str,
+    /// The folder of images beside `labels`.
+    pub(crate) images: &'static str,
+    /// The classes of whatever is labelled.
+    pub(crate) classes: ClassTable,
+    /// The value of pixels without a class, besides 255.
+    pub(crate) void: Option<u8>,
+}
+
+/// A known data set of this layout.
 #[derive(Debug)]
 pub(crate) struct Table {
     /// Name of the data set.
@@ -48,8 +62,9 @@ pub(crate) const TABLES: &[Table] = &[Table {
 /// One or more splits of a labelled folder.
 pub(crate) struct LabelledFolder {
     source: Source,
-    table: &'static Table,
-    classes: Option<ClassTable>,
+    folders: Folders,
+    /// Whether a split has labels.
+    is_labelled: bool,
     pairs: Vec<Pair>,
     problems: Vec<Problem>,
     fingerprint: Once,
@@ -65,9 +80,15 @@ struct Pair {
 
 impl LabelledFolder {
     pub(crate) fn open(table: &'static Table, source: Source, split: Split) -> Result<Self> {
+        let Table { name, classes, void } = *table;
+        let folders = Folders { name, images: "images", classes: ClassTable::new(classes), void };
+        Self::of(folders, source, split)
+    }
+
+    pub(crate) fn of(folders: Folders, source: Source, split: Split) -> Result<Self> {
         source.check()?;
         let (pairs, problems, fingerprint) = (vec![], vec![], Once::default());
-        let mut this = Self { source, table, classes: None, pairs, problems, fingerprint };
+        let mut this = Self { source, folders, is_labelled: false, pairs, problems, fingerprint };
         for split in this.splits(split)? {
             this.add(split)?;
         }
@@ -76,7 +97,11 @@ impl LabelledFolder {
                 Some(first) => {
                     format!("{} problems, the first: {} {}", this.problems.len(), first.id, first.reason)
                 }
-                None => format!("looked for {} below {}", EXTENSIONS.join(", "), folder("images", split)),
+                None => format!(
+                    "looked for {} below {}",
+                    EXTENSIONS.join(", "),
+                    folder(this.folders.images, split)
+                ),
             };
             return Err(Error::Empty { path: this.source.place(""), detail });
         }
@@ -86,31 +111,34 @@ impl LabelledFolder {
 
     /// The splits that `split` stands for here.
     fn splits(&self, split: Split) -> Result<Vec<Split>> {
-        if split != Split::All {
-            return Ok(vec![split]);
+        match split {
+            Split::All => {}
+            Split::TrainVal => return Ok(vec![Split::Train, Split::Val]),
+            split => return Ok(vec![split]),
         }
+        let images = self.folders.images;
         let mut splits = vec![];
-        for split in [Split::Train, Split::Val, Split::Test] {
-            if self.source.is_folder(&folder("images", split))? {
+        for split in SPLITS {
+            if self.source.is_folder(&folder(images, split))? {
                 splits.push(split);
             }
         }
         if splits.is_empty() {
-            let detail = "expected images/train, images/val or images/test".into();
+            let detail = format!("expected {images}/train, {images}/val or {images}/test");
             return Err(Error::Empty { path: self.source.place(""), detail });
         }
         Ok(splits)
     }
 
     fn add(&mut self, split: Split) -> Result<()> {
-        let images = self.by_stem("images", split, EXTENSIONS)?;
+        let images = self.by_stem(self.folders.images, split, EXTENSIONS)?;
         let labels = folder("labels", split);
         if self.source.files.kind(&labels)? == Kind::Absent {
             self.pairs.extend(images.into_iter().map(|(id, image)| Pair { id, split, image, label: None }));
             return Ok(());
         }
         let mut labels_of = self.by_stem("labels", split, &["png"])?;
-        self.classes.get_or_insert_with(|| ClassTable::new(self.table.classes));
+        self.is_labelled = true;
         for (id, image) in images {
             match labels_of.remove(&id) {
                 Some(label) => self.pairs.push(Pair { id, split, image, label: Some(label) }),
@@ -118,7 +146,7 @@ impl LabelledFolder {
             }
         }
         for (id, label) in labels_of {
-            self.refuse(label, format!("has no image {}/{id}", folder("images", split)));
+            self.refuse(label, format!("has no image {}/{id}", folder(self.folders.images, split)));
         }
         Ok(())
     }
@@ -156,7 +184,7 @@ impl LabelledFolder {
     }
 
     fn label(&self, file: &Listed, image: (usize, usize)) -> Result<ndarray::Array2<u8>> {
-        let label = read_label(&self.source, file, self.table.classes.len(), self.table.void)?;
+        let label = read_label(&self.source, file, self.folders.classes.names.len(), self.folders.void)?;
         if label.dim() != image {
             let path = self.source.place(&file.path);
             return Err(Error::LabelSize { path, label: label.dim(), image });
@@ -165,7 +193,11 @@ impl LabelledFolder {
     }
 }
 
-fn folder(kind: &str, split: Split) -> String {
+/// The splits that [`Split::All`] stands for, if they are there.
+pub(crate) const SPLITS: [Split; 3] = [Split::Train, Split::Val, Split::Test];
+
+/// The folder of a split's images or labels.
+pub(crate) fn folder(kind: &str, split: Split) -> String {
     match split {
         Split::All => kind.to_owned(),
         split => format!("{kind}/{split}"),
@@ -174,7 +206,7 @@ fn folder(kind: &str, split: Split) -> String {
 
 impl Dataset for LabelledFolder {
     fn name(&self) -> &str {
-        self.table.name
+        self.folders.name
     }
 
     fn len(&self) -> usize {
@@ -195,16 +227,17 @@ impl Dataset for LabelledFolder {
     }
 
     fn classes(&self) -> Option<&ClassTable> {
-        self.classes.as_ref()
+        self.is_labelled.then_some(&self.folders.classes)
     }
 
     fn fingerprint(&self) -> Result<String> {
         self.fingerprint.get(|| {
             let files = self.pairs.iter().flat_map(|pair| iter::once(&pair.image).chain(&pair.label));
             let contents = self.source.contents(&files.collect::<Vec<_>>())?;
-            let void = self.table.void.unwrap_or(u8::MAX);
-            let hash = Fingerprint::new(self.table.name).number(void.into()).number(self.pairs.len() as u64);
-            let hash = self.table.classes.iter().fold(hash, |hash, (name, _)| hash.text(name));
+            let Folders { name, classes, void, .. } = &self.folders;
+            let hash = Fingerprint::new(name).number(void.unwrap_or(u8::MAX).into());
+            let hash = hash.number(self.pairs.len() as u64);
+            let hash = classes.names.iter().fold(hash, |hash, name| hash.text(name));
             let labelled = |hash: Fingerprint, pair: &Pair| hash.number(pair.label.is_some().into());
             Ok(self.pairs.iter().fold(hash, labelled).files(&contents).hex())
         })

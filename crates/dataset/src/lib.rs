@@ -11,6 +11,7 @@ mod contents;
 mod contract;
 mod crop;
 mod dataset;
+mod directory;
 mod error;
 mod files;
 mod fingerprint;
@@ -37,6 +38,7 @@ mod source;
 mod stamp;
 pub mod stand_in;
 mod transform;
+mod voc;
 mod word;
 
 pub use class_folder::ClassFolder;

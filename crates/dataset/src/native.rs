@@ -3,7 +3,7 @@
 //! Each has a [`Layout`]: where the files of a split lie, how they are written, and which class every stored value becomes
 //! (`coarse[value]`; what stands for no class, and every value that means nothing, becomes 255). Where an image or a label
 //! is missing, that is a [`Problem`] and the rest goes on. The classes' own files are [`cocostuff`](crate::cocostuff),
-//! [`cityscapes`](crate::cityscapes) and [`potsdam`](crate::potsdam).
+//! [`cityscapes`](crate::cityscapes), [`potsdam`](crate::potsdam) and [`voc`](crate::voc).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
@@ -26,7 +26,7 @@ pub(crate) struct Layout {
     /// The class of every stored value; 255 for none.
     pub(crate) coarse: [u8; 256],
     pub(crate) form: Form,
-    /// What a split consists of.
+    /// What a split consists of; never asked for [`Split::TrainVal`], which is the two one after the other.
     pub(crate) list: fn(&Source, Split) -> Result<Pairs>,
 }
 
@@ -40,8 +40,14 @@ pub(crate) enum Form {
 }
 
 /// All data sets of this kind.
-pub(crate) static LAYOUTS: [&Layout; 3] =
-    [&crate::cocostuff::LAYOUT, &crate::cityscapes::LAYOUT, &crate::potsdam::LAYOUT];
+pub(crate) static LAYOUTS: [&Layout; 6] = [
+    &crate::cocostuff::LAYOUT,
+    &crate::cocostuff::LAYOUT_15,
+    &crate::cocostuff::LAYOUT_3,
+    &crate::cityscapes::LAYOUT,
+    &crate::potsdam::LAYOUT,
+    &crate::voc::LAYOUT,
+];
 
 /// An image and its label; paths are relative to the root. Without a label file all pixels are ignored.
 #[derive(Debug)]
@@ -110,8 +116,10 @@ pub(crate) fn listed_ids(source: &Source, path: &str, problems: &mut Pairs) -> R
 }
 
 /// An error for a split that a data set does not have.
-pub(crate) fn unknown_split(name: &str, split: Split) -> Error {
-    let known = format!("train, val, all (of {name})");
+///
+/// * `known`: those that it has.
+pub(crate) fn unknown_split(name: &str, split: Split, known: &str) -> Error {
+    let known = format!("{known} (of {name})");
     Error::UnknownWord { what: "split", got: split.to_string(), known }
 }
 
@@ -134,7 +142,7 @@ pub(crate) struct Native {
 impl Native {
     pub(crate) fn open(layout: &'static Layout, source: Source, split: Split) -> Result<Self> {
         source.check()?;
-        let Pairs { mut pairs, problems } = (layout.list)(&source, split)?;
+        let Pairs { mut pairs, problems } = listed(layout, &source, split)?;
         if pairs.is_empty() {
             let detail = match problems.first() {
                 Some(first) => {
@@ -176,6 +184,17 @@ impl Native {
         };
         Ok(values.mapv_into(|value| self.layout.coarse[usize::from(value)]))
     }
+}
+
+fn listed(layout: &Layout, source: &Source, split: Split) -> Result<Pairs> {
+    if split != Split::TrainVal {
+        return (layout.list)(source, split);
+    }
+    let mut both = (layout.list)(source, Split::Train)?;
+    let val = (layout.list)(source, Split::Val)?;
+    both.pairs.extend(val.pairs);
+    both.problems.extend(val.problems);
+    Ok(both)
 }
 
 /// An array of the right number of axes that is neither empty nor too large.

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::directory;
 use crate::image_folder::ImageFolder;
 use crate::labelled_folder::{LabelledFolder, TABLES};
 use crate::native::{LAYOUTS, Native};
@@ -16,8 +17,8 @@ use crate::{ClassFolder, Dataset, Error, Local, Memo, Opener, Result, Split};
 
 /// Opens the data set that `spec` names; lists it, decodes nothing.
 ///
-/// * `spec`: `scenes`, `scenes:train=64,val=32,size=160,seed=0`, `camvid:ROOT`, `cocostuff27:ROOT`, `cityscapes27:ROOT`,
-///   `potsdam3:ROOT`, `folder:DIR`, or the path of a folder.
+/// * `spec`: `scenes`, `scenes:train=64,val=32,size=160,seed=0`, `camvid:ROOT`, `cocostuff27:ROOT` (also 15 and 3),
+///   `cityscapes27:ROOT`, `potsdam3:ROOT`, `voc:ROOT`, `directory:ROOT[?classes=N]`, `folder:DIR`, or the path of a folder.
 /// * `split`: a folder of images has no splits and ignores it.
 ///
 /// Roots lie on this machine; see [`open_with`] for others, and [`OpenOptions`] for a memo.
@@ -98,6 +99,12 @@ impl<'a> OpenOptions<'a> {
         if let Some(table) = TABLES.iter().find(|table| table.name == name) {
             return Ok(Box::new(LabelledFolder::open(table, source("ROOT")?, split)?));
         }
+        if name == directory::NAME {
+            let missing =
+                || Error::MissingRoot { name: name.to_owned(), placeholder: directory::PLACEHOLDER };
+            let (root, classes) = directory::options(rest.ok_or_else(missing)?)?;
+            return Ok(Box::new(directory::open(self.source(root)?, split, classes)?));
+        }
         if let Some(layout) = LAYOUTS.iter().find(|layout| layout.name == name) {
             return Ok(Box::new(Native::open(layout, source("ROOT")?, split)?));
         }
@@ -129,7 +136,11 @@ impl<'a> OpenOptions<'a> {
 fn known() -> String {
     let names = TABLES.iter().map(|table| table.name).chain(LAYOUTS.iter().map(|layout| layout.name));
     let tables = names.map(|name| format!("{name}:ROOT"));
-    let others = [format!("{}:DIR", ImageFolder::NAME), format!("{}[:KEY=VALUE,…]", Scenes::NAME)];
+    let others = [
+        format!("{}:{}", directory::NAME, directory::PLACEHOLDER),
+        format!("{}:DIR", ImageFolder::NAME),
+        format!("{}[:KEY=VALUE,…]", Scenes::NAME),
+    ];
     tables.chain(others).collect::<Vec<_>>().join(", ")
 }
 
@@ -161,6 +172,10 @@ mod tests {
     #[test]
     fn what_cannot_be_opened_is_said_with_what_could() {
         assert_eq!(error("camvid"), "data set camvid needs its folder: write camvid:ROOT");
+        assert_eq!(
+            error("directory:"),
+            "data set directory needs its folder: write directory:ROOT[?classes=N]"
+        );
         assert_eq!(error("folder:"), "data set folder needs its folder: write folder:DIR");
         assert!(error("camvid:does/not/exist").contains("there is no folder does/not/exist"));
         assert!(error("folder:does/not/exist").contains("there is no folder does/not/exist"));
@@ -168,7 +183,8 @@ mod tests {
         assert!(
             unknown.contains("\"cityscopes:x\"")
                 && unknown.contains(
-                    "camvid:ROOT, cocostuff27:ROOT, cityscapes27:ROOT, potsdam3:ROOT, folder:DIR, scenes"
+                    "camvid:ROOT, cocostuff27:ROOT, cocostuff15:ROOT, cocostuff3:ROOT, cityscapes27:ROOT, \
+                     potsdam3:ROOT, voc:ROOT, directory:ROOT[?classes=N], folder:DIR, scenes"
                 ),
             "{unknown}"
         );

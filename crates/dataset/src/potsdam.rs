@@ -1,13 +1,14 @@
 //! `potsdam3:ROOT`: the tiles of ISPRS Potsdam in three classes, as STEGO's authors cut and stored them.
 //!
 //! ```text
-//! labelled_train.txt, labelled_test.txt, all.txt        the tiles of splits train, val and all, one a line
+//! labelled_train.txt, labelled_test.txt                 the tiles of splits train and val, one a line
+//! unlabelled_train.txt, all.txt                         of splits unlabelled and all
 //! imgs/TILE.mat                                         an array img [h, w, 3 or more] of bytes; of its channels the first three
 //! gt/TILE.mat                                           an array gt [h, w] of six classes
 //! ```
 //!
 //! `ROOT` is that folder, or the one that holds it as `potsdam`. Of a tile without `gt` all pixels are ignored, as in the original: most of
-//! `all.txt` has none, and in the other two lists it is a problem besides. Values that are no class are ignored (in the original
+//! `all.txt` and `unlabelled_train.txt` has none, and in the other two lists it is a problem besides. Values that are no class are ignored (in the original
 //! they count as roads).
 
 use crate::label_file::IGNORE;
@@ -45,15 +46,17 @@ pub(crate) fn place(split: Split) -> Option<&'static str> {
     match split {
         Split::Train => Some("labelled_train.txt"),
         Split::Val => Some("labelled_test.txt"),
+        Split::Unlabelled => Some("unlabelled_train.txt"),
         Split::All => Some("all.txt"),
-        Split::Test => None,
+        Split::Test | Split::TrainVal => None,
     }
 }
 
 fn list(source: &Source, split: Split) -> Result<Pairs> {
     let base = base(source, "imgs", "potsdam")?;
     let mut pairs = Pairs::default();
-    let list = format!("{base}{}", place(split).ok_or_else(|| unknown_split(NAME, split))?);
+    let known = "train, val, train+val, unlabelled, all";
+    let list = format!("{base}{}", place(split).ok_or_else(|| unknown_split(NAME, split, known))?);
     let (images, labels) = (format!("{base}imgs"), format!("{base}gt"));
     let ids = listed_ids(source, &list, &mut pairs)?;
     let mut image_of = pairs.files(source, &images, "mat")?;
@@ -68,7 +71,7 @@ fn list(source: &Source, split: Split) -> Result<Pairs> {
             continue;
         };
         let has = label_of.remove(&label);
-        if has.is_none() && split != Split::All {
+        if has.is_none() && matches!(split, Split::Train | Split::Val) {
             pairs.refuse(image, format!("has no label {label}; all its pixels are ignored"));
         }
         pairs.pairs.push(Pair { id, split, image: file, label: has });

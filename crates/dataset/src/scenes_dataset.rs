@@ -77,9 +77,9 @@ impl Scenes {
         let scenes: Vec<_> = match split {
             Split::Train => train.collect(),
             Split::Val => val.collect(),
-            Split::All => train.chain(val).collect(),
-            Split::Test => {
-                let (got, known) = (split.to_string(), "train, val, all".into());
+            Split::TrainVal | Split::All => train.chain(val).collect(),
+            Split::Test | Split::Unlabelled => {
+                let (got, known) = (split.to_string(), "train, val, train+val, all".into());
                 return Err(Error::UnknownWord { what: "split of scenes", got, known });
             }
         };

@@ -1,4 +1,4 @@
-//! Small drawn data sets in the layouts of CocoStuff, Cityscapes and Potsdam, for whoever has not (yet) got the real ones.
+//! Small drawn data sets in the layouts of CocoStuff, Cityscapes, Potsdam, Pascal VOC and of people's own, for whoever has not (yet) got the real ones.
 //!
 //! Pictures and labels are those of [`scenes`](crate::scenes), written as the real data sets are: names, folders, lists, file formats and
 //! stored label values. A study's whole line can so be run anywhere, and its files be read by other programs. The numbers that come
@@ -23,8 +23,9 @@ use image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
 use ndarray::{Array2, Array3, s};
 
 use crate::label_file::IGNORE;
+use crate::native::pascal;
 use crate::scenes::{Scene, render};
-use crate::{Split, cityscapes, cocostuff, mat, potsdam};
+use crate::{Split, cityscapes, cocostuff, mat, potsdam, voc};
 
 /// How much is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,25 +50,28 @@ impl Default for StandIn {
 const OF_COCO: [u8; 11] = [156, 127, 148, 139, 168, 123, 177, 112, 2, 0, 9];
 const OF_CITYSCAPES: [u8; 11] = [23, 11, 7, 8, 21, 22, 4, 13, 26, 24, 17];
 const OF_POTSDAM: [u8; 11] = [5, 1, 0, 0, 3, 2, 5, 5, 4, 5, 5];
+const OF_VOC: [u8; 11] = [0, 0, 0, 0, 0, 0, 0, 0, 7, 15, 0];
 
-/// Writes `ROOT/cocostuff`, `ROOT/cityscapes` and `ROOT/potsdam`.
+/// Writes `ROOT/cocostuff`, `ROOT/cityscapes`, `ROOT/potsdam`, `ROOT/VOC2012` and `ROOT/directory`.
 ///
 /// # Errors
 /// If a file cannot be written, or the size is below 8.
 pub fn all(root: &Path, what: &StandIn) -> io::Result<()> {
     cocostuff(&root.join("cocostuff"), what)?;
     cityscapes(&root.join("cityscapes"), what)?;
-    potsdam(&root.join("potsdam"), what)
+    potsdam(&root.join("potsdam"), what)?;
+    voc(&root.join("VOC2012"), what)?;
+    directory(&root.join("directory"), what)
 }
 
-/// Writes a data set for `cocostuff27:ROOT`: JPEG files of 3 to 4, a corner of every label without a class.
+/// Writes a data set for `cocostuff27:ROOT` (and for 15 and 3 classes): JPEG files of 3 to 4, a corner of every label without a class.
 ///
 /// # Errors
 /// If a file cannot be written, or the size is below 8.
 pub fn cocostuff(root: &Path, what: &StandIn) -> io::Result<()> {
     let size = (what.size, what.size * 4 / 3);
     for split in [Split::Train, Split::Val] {
-        let (folder, list) = cocostuff::place(split).ok_or_else(|| io::Error::other("no such split"))?;
+        let (folder, lists) = cocostuff::place(split).ok_or_else(|| io::Error::other("no such split"))?;
         let mut ids = String::new();
         for number in what.numbers(split) {
             let id = format!("{number:012}");
@@ -78,7 +82,9 @@ pub fn cocostuff(root: &Path, what: &StandIn) -> io::Result<()> {
             save(root, &format!("annotations/{folder}/{id}.png"), &grey(values)?)?;
             ids += &format!("{id}\n");
         }
-        save(root, &format!("curated/{folder}/{list}"), ids.as_bytes())?;
+        for list in lists {
+            save(root, &format!("curated/{folder}/{list}"), ids.as_bytes())?;
+        }
     }
     Ok(())
 }
@@ -132,6 +138,71 @@ pub fn potsdam(root: &Path, what: &StandIn) -> io::Result<()> {
         all += &ids;
     }
     save(root, "all.txt", all.as_bytes())
+}
+
+/// Writes a data set for `voc:ROOT`: JPEG files of 3 to 4, palette PNG files with a border around what is no background.
+///
+/// # Errors
+/// If a file cannot be written, or the size is below 8.
+pub fn voc(root: &Path, what: &StandIn) -> io::Result<()> {
+    let size = (what.size, what.size * 4 / 3);
+    let mut lists = [Split::Train, Split::Val, Split::All].map(|split| (split, String::new()));
+    for part in [Split::Train, Split::Val] {
+        for number in what.numbers(part) {
+            let id = format!("drawn_{number:06}");
+            let Scene { image, label } = what.scene(number, size)?;
+            let values = bordered(&label.mapv(|class| OF_VOC[usize::from(class)]));
+            save(root, &format!("{}/{id}.jpg", voc::IMAGES), &picture(image, ImageFormat::Jpeg)?)?;
+            save(root, &format!("{}/{id}.png", voc::LABELS), &indexed(&values)?)?;
+            for (_, ids) in lists.iter_mut().filter(|(split, _)| [part, Split::All].contains(split)) {
+                *ids += &format!("{id}\n");
+            }
+        }
+    }
+    for (split, ids) in lists {
+        let list = voc::place(split).ok_or_else(|| io::Error::other("no such split"))?;
+        save(root, &format!("{}/{list}", voc::LISTS), ids.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Writes a data set for `directory:ROOT`: PNG files of 3 to 4, of which those of split val have labels, in scenes' classes.
+///
+/// # Errors
+/// If a file cannot be written, or the size is below 8.
+pub fn directory(root: &Path, what: &StandIn) -> io::Result<()> {
+    for split in [Split::Train, Split::Val] {
+        for number in what.numbers(split) {
+            let Scene { image, label } = what.scene(number, (what.size, what.size * 4 / 3))?;
+            save(root, &format!("imgs/{split}/{number}.png"), &picture(image, ImageFormat::Png)?)?;
+            if split == Split::Val {
+                save(root, &format!("labels/{split}/{number}.png"), &grey(label)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The last pixel before another class, to the right or below, belongs to none.
+fn bordered(values: &Array2<u8>) -> Array2<u8> {
+    Array2::from_shape_fn(values.dim(), |(y, x)| {
+        let own = values[[y, x]];
+        let others = [values.get((y, x + 1)), values.get((y + 1, x))];
+        if others.into_iter().flatten().any(|&other| other != own) { IGNORE } else { own }
+    })
+}
+
+/// A palette PNG in the colours of Pascal VOC.
+fn indexed(values: &Array2<u8>) -> io::Result<Vec<u8>> {
+    let (mut file, (h, w)) = (Vec::new(), values.dim());
+    let mut encoder = png::Encoder::new(&mut file, w as u32, h as u32);
+    encoder.set_color(png::ColorType::Indexed);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_palette((0..256).flat_map(pascal).collect::<Vec<u8>>());
+    let mut writer = encoder.write_header().map_err(io::Error::other)?;
+    writer.write_image_data(&values.iter().copied().collect::<Vec<u8>>()).map_err(io::Error::other)?;
+    writer.finish().map_err(io::Error::other)?;
+    Ok(file)
 }
 
 impl StandIn {
@@ -231,6 +302,7 @@ mod tests {
                 "pole"
             ]
         );
+        assert_eq!(names(&voc::LAYOUT, &OF_VOC)[7..], ["background", "car", "person", "background"]);
         assert_eq!(
             names(&potsdam::LAYOUT, &OF_POTSDAM)[1..6],
             [
@@ -250,13 +322,18 @@ mod tests {
         all(root.path(), &what).unwrap();
         for (name, folder, size, everything) in [
             ("cocostuff27", "cocostuff", (24, 32), 5),
+            ("cocostuff15", "cocostuff", (24, 32), 5),
+            ("cocostuff3", "cocostuff", (24, 32), 5),
+            ("voc", "VOC2012", (24, 32), 5),
             ("cityscapes27", "cityscapes", (24, 48), 5),
             ("potsdam3", "potsdam", (24, 24), 6),
         ] {
             // The folder itself, or the one that holds all three.
             for path in [root.path().join(folder), root.path().to_owned()] {
                 let spec = format!("{name}:{}", path.display());
-                for (split, len) in [(Split::Train, 3), (Split::Val, 2), (Split::All, everything)] {
+                for (split, len) in
+                    [(Split::Train, 3), (Split::Val, 2), (Split::TrainVal, 5), (Split::All, everything)]
+                {
                     let dataset = open(&spec, split).unwrap();
                     assert_eq!((dataset.len(), dataset.problems()), (len, &[][..]), "{spec} {split}");
                     contract::check(&*dataset);

@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn every_word_reads_back_and_serde_spells_it_alike() {
-        for word in ["train", "val", "test", "all"] {
+        for word in ["train", "val", "test", "train+val", "unlabelled", "all"] {
             let split: Split = word.parse().unwrap();
             assert_eq!(serde_json::to_value(split).unwrap(), word);
             assert_eq!(split.to_string(), word);

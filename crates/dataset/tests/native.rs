@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::Path;
 
-use dataset::stand_in::{StandIn, cityscapes, cocostuff, potsdam};
+use dataset::stand_in::{StandIn, cityscapes, cocostuff, potsdam, voc};
 use dataset::{Crop, Dataset, Error, Split, Transform, open};
 use image::{GrayImage, ImageFormat, Luma};
 use ndarray::s;
@@ -74,7 +74,7 @@ fn cocostuff_goes_by_its_lists_and_their_order() {
     fs::remove_dir_all(root.path().join("annotations/val2017")).unwrap();
     let said = refusal("cocostuff27", &root, Split::Val);
     assert!(said.contains("there is no folder") && said.contains("annotations/val2017"), "{said}");
-    assert!(refusal("cocostuff27", &root, Split::Test).contains("known are train, val, all"));
+    assert!(refusal("cocostuff27", &root, Split::Test).contains("known are train, val, train+val, all"));
 }
 
 #[test]
@@ -89,6 +89,72 @@ fn fine_classes_become_coarse_ones_and_unknown_values_are_ignored() {
         [9, 11, 11, 8, 8, 7, 0, 13, 12, 23, 13, 24]
     );
     assert!(flat[182..256].iter().all(|&class| class == 255));
+}
+
+#[test]
+fn cocostuff_of_fewer_classes_has_lists_of_its_own() {
+    let root = drawn(cocostuff);
+    save_grey(&root, "annotations/train2017/000000000001.png", (32, 24), |x, y| (y * 32 + x) as u8);
+    let list = |name: &str| root.path().join("curated/train2017").join(name);
+    fs::write(list("Coco164kFull_Stuff_Coarse_7.txt"), "000000000001\n").unwrap();
+    fs::write(list("Coco164kFew_Stuff_6.txt"), "000000000001\n000000000000\n").unwrap();
+    for (name, len, classes, expected) in [
+        // Person, the first ceiling, sky, water, ground; none.
+        ("cocostuff15", 1, 15, [255, 0, 11, 14, 9, 255]),
+        ("cocostuff3", 2, 3, [255, 255, 0, 255, 2, 255]),
+    ] {
+        let train = open_at(name, &root, Split::Train).unwrap();
+        assert_eq!((train.name(), train.len(), train.problems()), (name, len, &[][..]));
+        assert_eq!(train.classes().unwrap().names.len(), classes);
+        let label = train.load(0).unwrap().label.unwrap();
+        let of = |fine: usize| label[[fine / 32, fine % 32]];
+        assert_eq!([0, 101, 105, 178, 110, 255].map(of), expected, "{name}");
+    }
+    let both = open_at("cocostuff27", &root, Split::TrainVal).unwrap();
+    assert_eq!(ids(&*both)[2..], ["000000000002", "000000000003", "000000000004"]);
+}
+
+#[test]
+fn voc_reads_palettes_and_ignores_borders() {
+    let root = drawn(voc);
+    let at = |file: &str| root.path().join(file);
+    save_grey(&root, "SegmentationClass/drawn_000003.png", (32, 24), |x, y| (y * 32 + x) as u8);
+    let val = open_at("voc", &root, Split::Val).unwrap();
+    assert_eq!((val.name(), ids(&*val)), ("voc", vec!["drawn_000003", "drawn_000004"]));
+    assert_eq!(val.classes().unwrap().names.len(), 21);
+    let label = val.load(0).unwrap().label.unwrap();
+    let flat: Vec<u8> = label.iter().copied().collect();
+    assert!(flat[..21].iter().copied().eq(0..21) && flat[21..256].iter().all(|&class| class == 255));
+    let drawn = open_at("voc", &root, Split::Train).unwrap().load(0).unwrap().label.unwrap();
+    let has = |class: u8| drawn.iter().any(|&value| value == class);
+    assert!(has(0) && has(255) && drawn.iter().all(|&class| [0, 7, 15, 255].contains(&class)));
+
+    fs::remove_file(at("SegmentationClass/drawn_000001.png")).unwrap();
+    fs::remove_file(at("JPEGImages/drawn_000002.jpg")).unwrap();
+    let train = open_at("voc", &root, Split::Train).unwrap();
+    assert_eq!(ids(&*train), ["drawn_000000"]);
+    assert_eq!(
+        problems(&*train),
+        [
+            "JPEGImages/drawn_000001.jpg has no label SegmentationClass/drawn_000001.png",
+            "JPEGImages/drawn_000002.jpg is listed in ImageSets/Segmentation/train.txt and is not there",
+        ]
+    );
+    assert!(refusal("voc", &root, Split::Unlabelled).contains("known are train, val, test, train+val, all"));
+    assert!(refusal("voc", &root, Split::Test).contains("test.txt: there is no such file"));
+    fs::write(at("ImageSets/Segmentation/test.txt"), "drawn_000001\n").unwrap();
+    let test = open_at("voc", &root, Split::Test).unwrap();
+    assert!(test.problems().is_empty() && test.load(0).unwrap().label.unwrap().iter().all(|&l| l == 255));
+    // As the archive unpacks: VOCdevkit/VOC2012.
+    let above = tempfile::tempdir().unwrap();
+    fs::create_dir(above.path().join("VOCdevkit")).unwrap();
+    fs::rename(root.path(), above.path().join("VOCdevkit/VOC2012")).unwrap();
+    assert_eq!(ids(&*open_at("voc", &above, Split::Val).unwrap()), ["drawn_000003", "drawn_000004"]);
+    assert!(refusal("voc", &drawn_elsewhere(), Split::Val).contains("ImageSets/Segmentation/val.txt"));
+}
+
+fn drawn_elsewhere() -> TempDir {
+    drawn(potsdam)
 }
 
 #[test]
@@ -150,6 +216,13 @@ fn potsdam_reads_matlab_files_and_ignores_tiles_without_labels() {
     assert_eq!((ids(&*all), all.problems()), (vec!["0", "1", "2", "3", "4", "5"], &[][..]));
     assert!(all.load(5).unwrap().label.unwrap().iter().all(|&class| class == 255));
     assert!(all.load(0).unwrap().label.unwrap().iter().any(|&class| class < 3));
+    let unlabelled = open_at("potsdam3", &root, Split::Unlabelled).unwrap();
+    assert_eq!((ids(&*unlabelled), unlabelled.problems()), (vec!["5"], &[][..]));
+    assert!(unlabelled.load(0).unwrap().label.unwrap().iter().all(|&class| class == 255));
+    assert_eq!(ids(&*open_at("potsdam3", &root, Split::TrainVal).unwrap()), ["0", "1", "2", "3", "4"]);
+    assert!(
+        refusal("potsdam3", &root, Split::Test).contains("known are train, val, train+val, unlabelled, all")
+    );
 
     fs::remove_file(at("gt/3.mat")).unwrap();
     let val = open_at("potsdam3", &root, Split::Val).unwrap();

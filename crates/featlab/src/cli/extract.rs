@@ -19,10 +19,10 @@ pub struct LoadingArgs {
 /// Everything that changes the numbers, and the device that computes them.
 #[derive(Debug, Clone, Args)]
 pub struct FeatureArgs {
-    /// Data set: scenes, camvid:ROOT, cocostuff27:ROOT, cityscapes27:ROOT, potsdam3:ROOT, folder:DIR; ROOT and DIR are paths, or s3://, gs://, az://BUCKET/PREFIX
+    /// Data set: scenes, camvid:ROOT, cocostuff27:ROOT (also 15 and 3), cityscapes27:ROOT, potsdam3:ROOT, voc:ROOT, directory:ROOT[?classes=N], folder:DIR; ROOT and DIR are paths, or s3://, gs://, az://BUCKET/PREFIX
     #[arg(long)]
     pub dataset: Option<String>,
-    /// Part of the data set: train, val, test, all
+    /// Part of the data set: train, val, test, train+val, unlabelled, all
     #[arg(long, default_value = "all")]
     pub split: String,
     /// Model name (facebook/dino-vits8, dino_vits8, dinov2_vits14_reg, dinov3_vits16, vit_small_patch8_224.dino), checkpoint file or folder, embedded:scenes-micro, or random:ARCH:SEED

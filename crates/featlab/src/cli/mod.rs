@@ -8,6 +8,7 @@ mod evaluate;
 mod extract;
 mod pretrain;
 mod segment;
+mod segment_studies;
 mod study;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use evaluate::{AttentionArgs, ClassifyArgs, Method, ProbeArgs, ReduceArgs};
 pub use extract::{ExtractArgs, FeatureArgs, LoadingArgs};
 pub use pretrain::{DinoArgs, PretrainCommand};
 pub use segment::{ExportArgs, LookArgs, PredictArgs, SegmentCommand, SegmentEvalArgs, SegmentTrainArgs};
+pub use segment_studies::{CoOccurrenceArgs, CorrespondArgs, CrfStudyArgs, VoidPixels};
 pub use study::{DemoArgs, Export, Format, ReportArgs, SweepArgs};
 
 /// Compute DINO patch features once, reduce them to any dimension, probe what is left.
@@ -85,7 +87,7 @@ pub enum Command {
     Classify(ClassifyArgs),
     /// Draw where the class token looks, for one image or every frame of a film
     Attention(AttentionArgs),
-    /// Segment pictures with a trained model: train, eval, predict, export
+    /// Segment pictures with a trained model, and look at what that rests on
     #[command(subcommand)]
     Segment(SegmentCommand),
     /// Run a grid of methods, dimensions, probes and seeds from a TOML file

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::LoadingArgs;
+use super::{CoOccurrenceArgs, CorrespondArgs, CrfStudyArgs, LoadingArgs};
 
 /// The commands of `featlab segment`.
 #[derive(Debug, Subcommand)]
@@ -17,6 +17,12 @@ pub enum SegmentCommand {
     Predict(PredictArgs),
     /// Write a model as a checkpoint under the original's key names
     Export(ExportArgs),
+    /// Draw where pictures look like chosen points, by features or codes
+    Correspond(CorrespondArgs),
+    /// Measure how well features, codes and colours tell whether two points bear the same label
+    CoOccurrence(CoOccurrenceArgs),
+    /// Watch what the CRF loss alone makes of the pixels of pictures
+    CrfStudy(CrfStudyArgs),
 }
 
 /// Which model, and how it looks at pictures.

@@ -1,8 +1,6 @@
 //! `featlab attention`: where the class token looks, for one image or a folder of frames.
 
-use std::path::Path;
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use backbone::Loaded;
 use dataset::{Crop, Resize, Split, Transform};
 use serde::{Deserialize, Serialize};
@@ -100,18 +98,7 @@ fn settings(args: &AttentionArgs, loaded: &Loaded, contents: Option<String>, hea
 
 /// Makes the folder ours.
 fn claim(settings: &Settings, args: &AttentionArgs) -> Result<()> {
-    claim::claim(&args.out, SETTINGS, settings, args.overwrite, || remove_pictures(&args.out))
-}
-
-/// Removes what an earlier run drew, and nothing else.
-fn remove_pictures(folder: &Path) -> Result<()> {
-    for entry in folder.read_dir().with_context(|| format!("reading {}", folder.display()))? {
-        let path = entry?.path();
-        if path.file_name().and_then(|name| name.to_str()).is_some_and(is_picture) {
-            std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
-        }
-    }
-    Ok(())
+    claim::claim(&args.out, SETTINGS, settings, args.overwrite, || claim::remove(&args.out, is_picture))
 }
 
 fn report(

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DatasetConfig {
-    /// `scenes`, `camvid`, `cocostuff27`, `cityscapes27`, `potsdam3`.
+    /// `scenes`, `camvid`, `cocostuff27` (also 15 and 3), `cityscapes27`, `potsdam3`, `voc`, `directory`.
     pub name: String,
     /// Folder of the data set; for `scenes` its options, e.g. `train=64,val=32`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

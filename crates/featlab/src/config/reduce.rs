@@ -12,7 +12,7 @@ pub(crate) struct ReduceConfig {
     /// `none` (all features: the baseline), `pca`, `rp`, `rp-sparse`, `umap`, `hnne` (where it was built in), `stego` (a head for
     /// each dimension), `stego-nested` (one for all).
     pub methods: Vec<String>,
-    /// Target dimensions; `"full"` is the width of the features. `none` always means full; `umap`, `hnne`, `stego` leave it out.
+    /// Target dimensions; `"full"` is the width of the features. `none` always means full; `umap`, `hnne`, `stego` leave it out, but for `stego` as a number.
     pub dims: Vec<Dim>,
     /// Column scaling: `none`, `train`, `batch`.
     pub scaler: String,

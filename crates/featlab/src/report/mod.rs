@@ -16,6 +16,7 @@ mod figure;
 mod gallery;
 mod html;
 mod plot;
+mod precision_recall;
 mod published;
 #[cfg(test)]
 mod sample;
@@ -30,6 +31,7 @@ pub(crate) use aggregate::summary;
 pub(crate) use export::{mlflow, tensorboard};
 pub(crate) use figure::figures;
 pub(crate) use html::html;
+pub(crate) use precision_recall::precision_recall_figure;
 pub(crate) use table::{markdown, text_table};
 pub(crate) use tables::{per_class_parquet, results_csv, results_parquet};
 pub(crate) use write::write_all;

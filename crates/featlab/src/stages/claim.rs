@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -38,4 +38,18 @@ pub(crate) fn claim<T: Serialize + DeserializeOwned + PartialEq>(
         }
     }
     write_atomically(&path, &serde_json::to_vec_pretty(settings)?)
+}
+
+/// Removes the files of a folder that an earlier run made, and nothing else.
+///
+/// # Errors
+/// If one cannot be removed.
+pub(crate) fn remove(folder: &Path, is_own: impl Fn(&str) -> bool) -> Result<()> {
+    for entry in folder.read_dir().with_context(|| format!("reading {}", folder.display()))? {
+        let path = entry?.path();
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(&is_own) {
+            std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+        }
+    }
+    Ok(())
 }

@@ -5,14 +5,18 @@
 //! dense CRF, on one image) · `crf` (the same, scored) · `gallery` (probes → pictures) · `segment`
 //! (pictures → label maps, with all of it as one model). A stage never calls
 //! a later one.
-//! Beside the line: `classify` (class folder → image features) · `attention` (images → attention maps). `claim` and `picture_file` serve commands
-//! that read or draw single pictures.
+//! Beside the line: `classify` (class folder → image features) · `attention` (images → attention maps) · `correspond` (pictures → maps of chosen points) ·
+//! `co_occurrence` (labelled cache → precision and recall) · `crf_study` (pictures → codes of pixels). `claim` and `picture_file` serve commands that read or draw
+//! single pictures.
 
 pub(crate) mod attention;
 mod bank_file;
 pub(crate) mod claim;
 pub(crate) mod classify;
+pub(crate) mod co_occurrence;
+pub(crate) mod correspond;
 pub(crate) mod crf;
+pub(crate) mod crf_study;
 pub(crate) mod extract;
 pub(crate) mod features;
 pub(crate) mod gallery;

@@ -87,7 +87,16 @@ impl Job {
 /// What a reducer is bound to: checkpoint, block and facet (data set, split and number type may differ).
 pub(crate) fn features_name(cache: &Cache) -> String {
     let (key, reading) = (&cache.manifest().key, cache.reading());
-    format!("{} {} block {} {}", key.architecture, &key.checkpoint_sha256, reading.layer, reading.facet)
+    feature_name((&key.architecture, &key.checkpoint_sha256), reading.layer, &reading.facet)
+}
+
+/// The same of features that are in no cache, from `(architecture, checkpoint)` and a block counted from 0.
+pub(crate) fn feature_name(
+    (architecture, checkpoint): (&str, &str),
+    block: impl std::fmt::Display,
+    facet: &str,
+) -> String {
+    format!("{architecture} {checkpoint} block {block} {facet}")
 }
 
 /// The same, as written in a reducer file.

@@ -25,7 +25,16 @@ impl ReducerFile {
     /// # Errors
     /// A usage error if there is no file; one of integrity if it is damaged, or belongs to other features.
     pub(crate) fn read(path: &Path, cache: &Cache) -> Result<Self> {
-        let dim = cache.layout().dim;
+        Self::read_for(path, cache.layout().dim, &features_name(cache))
+    }
+
+    /// Reads a reducer for features that are in no cache.
+    ///
+    /// * `features`: their [name](features_name), `dim` numbers each.
+    ///
+    /// # Errors
+    /// As [`ReducerFile::read`].
+    pub(crate) fn read_for(path: &Path, dim: usize, features: &str) -> Result<Self> {
         let bytes =
             std::fs::read(path).map_err(|e| usage(format!("cannot read reducer {}: {e}", path.display())))?;
         let reducer = Reducer::from_bytes(&bytes).with_context(|| format!("reducer {}", path.display()))?;
@@ -37,10 +46,9 @@ impl ReducerFile {
             )));
         }
         let fitted_on = features_of(&bytes);
-        let features = features_name(cache);
-        if fitted_on.as_ref().is_some_and(|name| *name != features) {
+        if fitted_on.as_ref().is_some_and(|name| name != features) {
             return Err(integrity(format!(
-                "reducer {} was fitted on features {}, the cache holds {features}",
+                "reducer {} was fitted on features {}, not on {features}",
                 path.display(),
                 fitted_on.unwrap_or_default()
             )));

@@ -53,7 +53,9 @@ impl Sweep {
             )));
         }
         if self.config.reduce.layout(method).is_some() || is_stego(method) {
-            dims.retain(|&k| k < full_dim);
+            // A head for all dimensions is no projection, and makes sense where it is asked for: by its number, not as "full".
+            let is_written = self.config.reduce.dims.contains(&Dim::To(full_dim));
+            dims.retain(|&k| k < full_dim || method == "stego" && is_written);
             if dims.is_empty() {
                 return Err(usage(format!("reduce.dims: {method} needs one below {full_dim}")));
             }

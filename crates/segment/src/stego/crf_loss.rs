@@ -7,7 +7,7 @@
 //! refines predictions.
 
 use kernels::{Matrix, MatrixMut, Threads, dot, exp, gemm, simd};
-use ndarray::{Array3, ArrayView3, ArrayView4, Axis};
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3, ArrayView4, Axis};
 use rand::Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,49 @@ impl Default for CrfLoss {
 }
 
 impl CrfLoss {
+    /// The kernel as the original's figure of label co-occurrence has it, for places in `[-1, 1]²`: spreads are `e^α`, `e^β` and `e^γ`.
+    #[must_use]
+    pub fn co_occurrence() -> Self {
+        let own = Self::default();
+        Self { alpha: own.alpha.exp(), beta: own.beta.exp(), gamma: own.gamma.exp(), shift: -0.3, ..own }
+    }
+
+    /// `K_ab` of every `a` with every `b`, `[n, m]`.
+    ///
+    /// * `places`: two axes in whatever unit; `colours`: `[n, c]` and `[m, c]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Range`] if they do not fit.
+    pub fn kernel(
+        &self,
+        (places, colours): (&[[f32; 2]], ArrayView2<'_, f32>),
+        (others, their_colours): (&[[f32; 2]], ArrayView2<'_, f32>),
+    ) -> Result<Array2<f32>> {
+        self.check()?;
+        let channels = colours.ncols();
+        expect_range(channels > 0, "number of channels", "at least 1", channels)?;
+        expect_shape("colours", &[places.len(), channels], colours.shape())?;
+        expect_shape("colours", &[others.len(), channels], their_colours.shape())?;
+        let (own, theirs): (Vec<f32>, Vec<f32>) =
+            (colours.iter().copied().collect(), their_colours.iter().copied().collect());
+        let mut kernel = vec![0.0; places.len() * others.len()];
+        if !others.is_empty() {
+            let rows = kernel.chunks_exact_mut(others.len());
+            for ((row, &place), colour) in rows.zip(places).zip(own.chunks_exact(channels)) {
+                self.kernel_row((place, colour), (others, &theirs), row);
+            }
+        }
+        Ok(Array2::from_shape_vec((places.len(), others.len()), kernel).expect("all pairs"))
+    }
+
+    /// An error for spreads that are not positive.
+    pub(crate) fn check(&self) -> Result<()> {
+        for (what, spread) in [("alpha", self.alpha), ("beta", self.beta), ("gamma", self.gamma)] {
+            expect_range(spread > 0.0, what, "a positive number", spread)?;
+        }
+        Ok(())
+    }
+
     /// Pixels of the map, drawn uniformly; a batch shares them.
     pub fn draw(&self, rng: &mut impl Rng) -> Vec<(usize, usize)> {
         let mut at = || rng.random_range(0..self.side.max(1));
@@ -91,9 +134,7 @@ impl CrfLoss {
         if b == 0 || k == 0 || channels == 0 || pixels.is_empty() {
             return Err(Error::Empty("batch of images, or list of pixels"));
         }
-        for (what, spread) in [("alpha", self.alpha), ("beta", self.beta), ("gamma", self.gamma)] {
-            expect_range(spread > 0.0, what, "a positive number", spread)?;
-        }
+        self.check()?;
         let of_map = |grid| Points::pixels(pixels, (self.side, self.side), grid);
         let (of_image, of_code) = (of_map((h, w))?, of_map(grid)?);
         let places: Vec<[f32; 2]> = pixels.iter().map(|&(row, column)| [row as f32, column as f32]).collect();
@@ -118,41 +159,62 @@ impl CrfLoss {
     /// One image's share of the loss, and its gradient in the sampled codes `[n, k]`.
     fn image(&self, places: &[[f32; 2]], colours: &[f32], codes: &[f32], batch: usize) -> (f64, Vec<f32>) {
         let n = places.len();
-        let (k, channels) = (codes.len() / n, colours.len() / n);
+        let k = codes.len() / n;
         let mut unit = codes.to_vec();
         make_unit(&mut unit, k);
+        let (loss, mut slope) = self.disagreement(places, colours, &unit, k, batch);
+        for ((slope, unit), code) in
+            slope.chunks_exact_mut(k).zip(unit.chunks_exact(k)).zip(codes.chunks_exact(k))
+        {
+            through_unit(code, unit, slope);
+        }
+        (loss, slope)
+    }
+
+    /// `-Σ ⟨u_a, K_ab u_b⟩ / (batch n²)` of any rows `u`, `[n, k]`, and its gradient in them.
+    pub(crate) fn disagreement(
+        &self,
+        places: &[[f32; 2]],
+        colours: &[f32],
+        rows: &[f32],
+        k: usize,
+        batch: usize,
+    ) -> (f64, Vec<f32>) {
+        let n = places.len();
+        let channels = colours.len() / n;
         let share = 1.0 / (batch as f64 * (n * n) as f64);
         let (mut kernel, mut slope) = (vec![0.0; ROWS.min(n) * n], vec![0.0; n * k]);
         let mut loss = 0.0;
         for (first, slope) in (0..n).step_by(ROWS).zip(slope.chunks_mut(ROWS * k)) {
-            let rows = slope.len() / k;
-            let kernel = &mut kernel[..rows * n];
+            let count = slope.len() / k;
+            let kernel = &mut kernel[..count * n];
             for (a, row) in (first..).zip(kernel.chunks_exact_mut(n)) {
-                self.kernel_row(a, places, colours, channels, row);
+                let own = &colours[a * channels..][..channels];
+                self.kernel_row((places[a], own), (places, colours), row);
             }
-            let factors = (Matrix::new(kernel, rows, n), Matrix::new(&unit, n, k));
-            gemm(MatrixMut::new(slope, rows, k), 0.0, 1.0, factors.0, factors.1, Threads::One);
-            let at = first * k..first * k + slope.len();
-            for ((slope, unit), code) in
-                slope.chunks_exact_mut(k).zip(unit[at.clone()].chunks_exact(k)).zip(codes[at].chunks_exact(k))
-            {
-                loss -= f64::from(dot(unit, slope));
+            let factors = (Matrix::new(kernel, count, n), Matrix::new(rows, n, k));
+            gemm(MatrixMut::new(slope, count, k), 0.0, 1.0, factors.0, factors.1, Threads::One);
+            for (slope, row) in slope.chunks_exact_mut(k).zip(rows[first * k..].chunks_exact(k)) {
+                loss -= f64::from(dot(row, slope));
                 slope.iter_mut().for_each(|x| *x *= (-2.0 * share) as f32);
-                through_unit(code, unit, slope);
             }
         }
         (loss * share, slope)
     }
 
-    /// `K_ab` for one `a` and all `b`.
-    fn kernel_row(&self, a: usize, places: &[[f32; 2]], colours: &[f32], channels: usize, row: &mut [f32]) {
+    /// `K_ab` for one `a`, place and colour, and all `b`.
+    fn kernel_row(
+        &self,
+        (at, own): ([f32; 2], &[f32]),
+        (places, colours): (&[[f32; 2]], &[f32]),
+        row: &mut [f32],
+    ) {
         let [by_alpha, by_beta, by_gamma] = [self.alpha, self.beta, self.gamma].map(|x| -0.5 / x);
-        let own = &colours[a * channels..][..channels];
         simd(
             #[inline(always)]
             || {
-                for ((to, place), colour) in row.iter_mut().zip(places).zip(colours.chunks_exact(channels)) {
-                    let apart = (place[0] - places[a][0]).powi(2) + (place[1] - places[a][1]).powi(2);
+                for ((to, place), colour) in row.iter_mut().zip(places).zip(colours.chunks_exact(own.len())) {
+                    let apart = (place[0] - at[0]).powi(2) + (place[1] - at[1]).powi(2);
                     let mut unlike = 0.0;
                     for (x, y) in colour.iter().zip(own) {
                         unlike += (x - y) * (x - y);

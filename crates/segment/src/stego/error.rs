@@ -54,7 +54,7 @@ pub enum Error {
 }
 
 /// `Ok` if an array has the shape it must have.
-pub(super) fn expect_shape(what: &'static str, expected: &[usize], got: &[usize]) -> Result<()> {
+pub(crate) fn expect_shape(what: &'static str, expected: &[usize], got: &[usize]) -> Result<()> {
     if expected == got {
         return Ok(());
     }
@@ -62,7 +62,7 @@ pub(super) fn expect_shape(what: &'static str, expected: &[usize], got: &[usize]
 }
 
 /// `Ok` if a number is in the range it must be in.
-pub(super) fn expect_range(
+pub(crate) fn expect_range(
     ok: bool,
     what: &'static str,
     expected: &str,
@@ -75,6 +75,6 @@ pub(super) fn expect_range(
 }
 
 /// The number, if it is one.
-pub(super) fn expect_finite(what: &'static str, got: f64) -> Result<f64> {
+pub(crate) fn expect_finite(what: &'static str, got: f64) -> Result<f64> {
     if got.is_finite() { Ok(got) } else { Err(Error::NotFinite { what }) }
 }

@@ -14,7 +14,7 @@ mod config;
 mod correspondence;
 mod crf_loss;
 mod dropout;
-mod error;
+pub(crate) mod error;
 mod head;
 mod image_pairs;
 mod init;
@@ -28,7 +28,7 @@ mod sample;
 mod screen;
 mod trained;
 mod trainer;
-mod unit;
+pub(crate) mod unit;
 
 pub use alignment::{AlignmentGradient, aligned_points, alignment_gradient};
 pub use config::{CorrespondenceParams, StegoConfig};

@@ -7,7 +7,7 @@ use kernels::{LANES, dot, simd};
 pub(super) const EPSILON: f32 = 1e-10;
 
 /// Divides every row of `[n, width]` by its length.
-pub(super) fn make_unit(rows: &mut [f32], width: usize) {
+pub(crate) fn make_unit(rows: &mut [f32], width: usize) {
     simd(
         #[inline(always)]
         || {
@@ -24,7 +24,7 @@ pub(super) fn make_unit(rows: &mut [f32], width: usize) {
 /// Turns the gradient in a row's direction into the gradient in the row.
 ///
 /// * `row`, `unit`, `grad`: the row, its direction, and the gradient, all of one width.
-pub(super) fn through_unit(row: &[f32], unit: &[f32], grad: &mut [f32]) {
+pub(crate) fn through_unit(row: &[f32], unit: &[f32], grad: &mut [f32]) {
     simd(
         #[inline(always)]
         || {

@@ -1,5 +1,8 @@
 //! `featlab segment`: one file per subcommand, and what they have in common: a model, its backbone, and how it looks.
 
+mod co_occurrence;
+mod correspond;
+mod crf_study;
 mod eval;
 mod export;
 mod predict;
@@ -23,6 +26,9 @@ pub(super) fn run(command: SegmentCommand, context: &Context) -> Result<Status> 
         SegmentCommand::Eval(args) => eval::run(args, context),
         SegmentCommand::Predict(args) => predict::run(args, context),
         SegmentCommand::Export(args) => export::run(&args, context),
+        SegmentCommand::Correspond(args) => correspond::run(&args, context),
+        SegmentCommand::CoOccurrence(args) => co_occurrence::run(&args, context),
+        SegmentCommand::CrfStudy(args) => crf_study::run(&args, context),
     }
 }
 
