@@ -17,7 +17,7 @@ use crate::{ClassFolder, Dataset, Error, Local, Memo, Opener, Result, Split};
 /// Opens the data set that `spec` names; lists it, decodes nothing.
 ///
 /// * `spec`: `scenes`, `scenes:train=64,val=32,size=160,seed=0`, `camvid:ROOT`, `cocostuff27:ROOT`, `cityscapes27:ROOT`,
-///   `potsdam3:ROOT`, `folder:DIR`, or the path of a folder.
+///   `potsdam3:ROOT`, `classes:ROOT` (a folder per class), `folder:DIR`, or the path of a folder.
 /// * `split`: a folder of images has no splits and ignores it.
 ///
 /// Roots lie on this machine; see [`open_with`] for others, and [`OpenOptions`] for a memo.
@@ -95,6 +95,9 @@ impl<'a> OpenOptions<'a> {
         if name == ImageFolder::NAME {
             return Ok(Box::new(ImageFolder::open(source("DIR")?)?));
         }
+        if name == ClassFolder::NAME {
+            return Ok(Box::new(ClassFolder::from(source("ROOT")?, split)?));
+        }
         if let Some(table) = TABLES.iter().find(|table| table.name == name) {
             return Ok(Box::new(LabelledFolder::open(table, source("ROOT")?, split)?));
         }
@@ -129,7 +132,11 @@ impl<'a> OpenOptions<'a> {
 fn known() -> String {
     let names = TABLES.iter().map(|table| table.name).chain(LAYOUTS.iter().map(|layout| layout.name));
     let tables = names.map(|name| format!("{name}:ROOT"));
-    let others = [format!("{}:DIR", ImageFolder::NAME), format!("{}[:KEY=VALUE,…]", Scenes::NAME)];
+    let others = [
+        format!("{}:ROOT", ClassFolder::NAME),
+        format!("{}:DIR", ImageFolder::NAME),
+        format!("{}[:KEY=VALUE,…]", Scenes::NAME),
+    ];
     tables.chain(others).collect::<Vec<_>>().join(", ")
 }
 

@@ -1,4 +1,5 @@
-//! Everything that a DINO run is made of, as its TOML file says it. Every default is the published one.
+//! Everything that a DINO run is made of, as its TOML file says it. Every default is the published one. Backbone, views and
+//! length are other methods' as well.
 //!
 //! All of it changes the numbers and is stored with the weights; where a run reads its images, writes its files and how often it
 //! looks around is the caller's.
@@ -108,7 +109,7 @@ impl BackboneConfig {
     }
 }
 
-/// `[views]`: sizes and scales of DINO's multi-crop; its colours are not for change.
+/// `[views]`: sizes and scales of a multi-crop; the colours are the method's and not for change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ViewsConfig {
@@ -143,7 +144,13 @@ impl ViewsConfig {
     /// The recipe that these settings stand for.
     #[must_use]
     pub fn multi_crop(&self) -> MultiCrop {
-        let mut crops = MultiCrop { locals: self.locals, ..MultiCrop::dino() };
+        self.multi_crop_of(MultiCrop::dino())
+    }
+
+    /// The same sizes and scales with the colours of another recipe.
+    #[must_use]
+    pub fn multi_crop_of(&self, recipe: MultiCrop) -> MultiCrop {
+        let mut crops = MultiCrop { locals: self.locals, ..recipe };
         let blur = self.blur.unwrap_or(self.global_size as f64 / crops.global1.size as f64);
         let sizes = [(self.global_size, self.global_scale), (self.local_size, self.local_scale)];
         for (view, (size, scale)) in

@@ -17,7 +17,7 @@ pub use cache::{CacheCommand, ConvertArgs, InfoArgs, ProjectArgs, RepairArgs, Sc
 pub use doctor::DoctorArgs;
 pub use evaluate::{AttentionArgs, ClassifyArgs, Method, ProbeArgs, ReduceArgs};
 pub use extract::{ExtractArgs, FeatureArgs, LoadingArgs};
-pub use pretrain::{DinoArgs, PretrainCommand};
+pub use pretrain::{PretrainArgs, PretrainCommand};
 pub use study::{DemoArgs, Export, Format, ReportArgs, SweepArgs};
 
 /// Compute DINO patch features once, reduce them to any dimension, probe what is left.

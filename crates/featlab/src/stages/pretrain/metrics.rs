@@ -11,59 +11,28 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use parquet::arrow::ArrowWriter;
-use pretrain::{EventWriter, StepReport};
+use pretrain::{EventWriter, Report, Training};
 
 use super::monitor::Look;
 use crate::exit::integrity;
 use crate::records::write_atomically;
 
-/// Columns of the table; the first two are whole numbers.
-const COLUMNS: [&str; 16] = [
-    "step",
-    "epoch",
-    "loss",
-    "teacher_entropy",
-    "kl",
-    "marginal_entropy",
-    "information",
-    "top_share",
-    "feature_rank",
-    "center_norm",
-    "grad_norm",
-    "lr",
-    "weight_decay",
-    "momentum",
-    "teacher_temp",
-    "images_per_s",
-];
+/// Columns that every method has, before and behind its own; the first two are whole numbers.
+const FIRST: [&str; 3] = ["step", "epoch", "loss"];
+const LAST: &str = "images_per_s";
 
-type Row = [f64; COLUMNS.len()];
+/// A number for each column.
+type Row = Vec<f64>;
 
-fn row(report: &StepReport, images_per_s: f64) -> Row {
-    let StepReport { step, epoch, loss, lr, weight_decay, momentum, teacher_temp, grad_norm, signs } = report;
-    [
-        *step as f64,
-        *epoch as f64,
-        *loss,
-        signs.teacher_entropy,
-        signs.kl,
-        signs.marginal_entropy,
-        signs.information,
-        signs.top_share,
-        signs.feature_rank,
-        signs.center_norm,
-        *grad_norm,
-        *lr,
-        *weight_decay,
-        *momentum,
-        *teacher_temp,
-        images_per_s,
-    ]
+fn row(report: &Report, images_per_s: f64) -> Row {
+    let first = [report.step as f64, report.epoch as f64, report.loss];
+    first.into_iter().chain(report.values.iter().copied()).chain([images_per_s]).collect()
 }
 
 /// The metrics of a run.
 pub(super) struct Metrics {
     folder: PathBuf,
+    columns: Vec<&'static str>,
     rows: Vec<Row>,
     looks: Vec<Look>,
     /// Opened with the first number.
@@ -74,15 +43,16 @@ pub(super) struct Metrics {
 const ENDS: usize = 50;
 
 impl Metrics {
-    /// Opens the tables of a folder, as far as step `step`.
-    pub(super) fn open(folder: &Path, step: usize) -> Result<Self> {
+    /// Opens the tables of a folder, as far as step `step`; `own` are the method's columns.
+    pub(super) fn open(folder: &Path, step: usize, own: &[&'static str]) -> Result<Self> {
+        let columns: Vec<_> = FIRST.into_iter().chain(own.iter().copied()).chain([LAST]).collect();
         let rows = read(&folder.join("metrics.csv"))?;
-        let mut rows: Vec<Row> = rows.iter().map(|line| parse(line)).collect::<Result<_>>()?;
+        let mut rows: Vec<Row> = rows.iter().map(|line| parse(line, columns.len())).collect::<Result<_>>()?;
         rows.retain(|row| (row[0] as usize) < step);
         let looks = read(&folder.join("monitor.csv"))?;
         let mut looks: Vec<Look> = looks.iter().map(|line| parse_look(line)).collect::<Result<_>>()?;
         looks.retain(|look| look.step <= step);
-        Ok(Self { folder: folder.into(), rows, looks, events: None })
+        Ok(Self { folder: folder.into(), columns, rows, looks, events: None })
     }
 
     fn event(&mut self, step: usize, scalars: &[(&str, f64)]) -> Result<()> {
@@ -96,9 +66,10 @@ impl Metrics {
         events.scalars(step as u64, now(), scalars).context("cannot write events")
     }
 
-    pub(super) fn push(&mut self, report: &StepReport, images_per_s: f64) -> Result<()> {
+    pub(super) fn push(&mut self, report: &Report, images_per_s: f64) -> Result<()> {
         let row = row(report, images_per_s);
-        let scalars: Vec<(&str, f64)> = COLUMNS.iter().copied().zip(row).skip(2).collect();
+        let scalars: Vec<(&str, f64)> =
+            self.columns.iter().copied().zip(row.iter().copied()).skip(2).collect();
         self.event(report.step, &scalars)?;
         self.rows.push(row);
         Ok(())
@@ -113,9 +84,9 @@ impl Metrics {
 
     /// Writes the tables.
     pub(super) fn write(&self) -> Result<()> {
-        let mut csv = COLUMNS.join(",") + "\n";
+        let mut csv = self.columns.join(",") + "\n";
         for row in &self.rows {
-            let numbers = row.map(|x| x.to_string());
+            let numbers: Vec<String> = row.iter().map(f64::to_string).collect();
             let _ = writeln!(csv, "{}", numbers.join(",")); // writing to a string cannot fail
         }
         write_atomically(&self.folder.join("metrics.csv"), csv.as_bytes())?;
@@ -134,7 +105,7 @@ impl Metrics {
     }
 
     fn parquet(&self) -> Result<Vec<u8>> {
-        let columns = COLUMNS.iter().enumerate().map(|(i, name)| {
+        let columns = self.columns.iter().enumerate().map(|(i, name)| {
             let values: ArrayRef =
                 Arc::new(Float64Array::from_iter_values(self.rows.iter().map(|row| row[i])));
             (*name, values)
@@ -146,19 +117,16 @@ impl Metrics {
     }
 
     /// The epoch of `last` in one line.
-    pub(super) fn epoch_line(&self, last: &StepReport) -> String {
+    pub(super) fn epoch_line(&self, last: &Report, training: &dyn Training) -> String {
         let rows: Vec<&Row> = self.rows.iter().filter(|row| row[1] as usize == last.epoch).collect();
-        let mean = |column: usize| rows.iter().map(|row| row[column]).sum::<f64>() / rows.len().max(1) as f64;
-        format!(
-            "loss {:.4} · entropy {:.3} · KL {:.3} · information {:.3} · rank {:.1} · lr {:.2e} · {:.1} images/s",
-            mean(2),
-            mean(3),
-            mean(4),
-            mean(6),
-            mean(8),
-            last.lr,
-            mean(15)
-        )
+        let place = |name: &str| self.columns.iter().position(|column| *column == name);
+        let mean = |name: &str| match place(name) {
+            Some(place) => rows.iter().map(|row| row[place]).sum::<f64>() / rows.len().max(1) as f64,
+            None => f64::NAN,
+        };
+        let lr = rows.last().zip(place("lr")).map_or(f64::NAN, |(row, place)| row[place]);
+        let own = training.summary(&mean);
+        format!("loss {:.4} · {own} · lr {lr:.2e} · {:.1} images/s", mean("loss"), mean(LAST))
     }
 
     /// Mean loss of the first and of the last steps.
@@ -198,9 +166,9 @@ fn read(path: &Path) -> Result<Vec<String>> {
     }
 }
 
-fn parse(line: &str) -> Result<Row> {
-    let numbers: Result<Vec<f64>, _> = line.split(',').map(str::parse).collect();
-    let row = numbers.ok().and_then(|numbers| Row::try_from(numbers).ok());
+fn parse(line: &str, columns: usize) -> Result<Row> {
+    let numbers: Result<Row, _> = line.split(',').map(str::parse).collect();
+    let row = numbers.ok().filter(|row| row.len() == columns);
     row.ok_or_else(|| {
         integrity(format!("metrics.csv: cannot read the row \"{line}\"; delete the file to go on without"))
     })

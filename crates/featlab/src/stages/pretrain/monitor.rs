@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use dataset::{Dataset, Resize, Split, Transform};
 use ndarray::{Array2, Axis};
-use pretrain::Dino;
+use pretrain::Training;
 use probe::{KnnVote, LabelledRows};
 use serde::Serialize;
 
@@ -72,8 +72,8 @@ impl Monitor {
     ///
     /// # Errors
     /// If an image does not fit the network.
-    pub(crate) fn accuracy(&self, dino: &Dino, context: &Context) -> Result<f64> {
-        let vit = teacher(dino)?;
+    pub(crate) fn accuracy(&self, training: &dyn Training, context: &Context) -> Result<f64> {
+        let vit = backbone(training)?;
         let (train, val) = (rows(&vit, &self.train, context)?, rows(&vit, &self.val, context)?);
         let vote = KnnVote { ks: vec![self.k.min(train.1.len())], ..KnnVote::default() };
         let ranking = vote.rank(LabelledRows { rows: train.0.view(), classes: &train.1 }, val.0.view())?;
@@ -103,15 +103,16 @@ fn load(dataset: &dyn Dataset, config: &MonitorConfig, context: &Context) -> Res
     Ok(images)
 }
 
-/// The teacher as the network that extracts features.
-pub(super) fn teacher(dino: &Dino) -> Result<Vit> {
-    let tensors = dino.layout().tensors().iter().filter_map(|tensor| {
+/// The trained backbone as the network that extracts features.
+fn backbone(training: &dyn Training) -> Result<Vit> {
+    let exported = training.exported();
+    let tensors = exported.layout.tensors().iter().filter_map(|tensor| {
         let name = tensor.name.strip_prefix("backbone.")?;
-        let values = tensor.slot.of(&dino.state.teacher);
+        let values = tensor.slot.of(exported.values);
         Some(Tensor::from_slice(values, tensor.shape.as_slice(), &Device::Cpu).map(|t| (name.to_owned(), t)))
     });
     let tensors = tensors.collect::<candle_core::Result<_>>()?;
-    Ok(Vit::new(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu), dino.network().vit.config())?)
+    Ok(Vit::new(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu), exported.vit)?)
 }
 
 /// Patch features `[n, d]` and their classes.
