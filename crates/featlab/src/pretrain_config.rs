@@ -219,7 +219,7 @@ fn is_folder_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use pretrain::{DeepClusterConfig, DinoConfig, SwavConfig};
+    use pretrain::{AutoMixConfig, DeepClusterConfig, DinoConfig, SwavConfig};
 
     use super::*;
 
@@ -264,6 +264,7 @@ mod tests {
             let name = recipe.file_stem().unwrap().to_string_lossy().into_owned();
             match name.split('-').next().unwrap() {
                 "swav" => drop(Swav::read(&recipe, &[]).unwrap()),
+                "automix" => drop(PretrainConfig::<AutoMixConfig>::read(&recipe, &[]).unwrap()),
                 "deepcluster" => drop(PretrainConfig::<DeepClusterConfig>::read(&recipe, &[]).unwrap()),
                 _ => drop(Dino::read(&recipe, &[]).unwrap()),
             }

@@ -99,6 +99,17 @@ impl Augment {
     }
 }
 
+impl Augment {
+    /// Mean and deviation that pixels were normalised by.
+    #[must_use]
+    pub fn statistics(&self) -> ([f32; 3], [f32; 3]) {
+        match self {
+            Self::MultiCrop(crops) => (crops.mean, crops.std),
+            Self::Single(single) => (single.mean, single.std),
+        }
+    }
+}
+
 impl From<MultiCrop> for Augment {
     fn from(crops: MultiCrop) -> Self {
         Self::MultiCrop(crops)

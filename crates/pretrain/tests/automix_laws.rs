@@ -5,8 +5,9 @@
 
 use ndarray::Array3;
 use pretrain::{
-    AutoMix, AutoMixConfig, AutoMixState, BackboneConfig, Layout, MixConfig, MixLossConfig, MixOptimizerConfig, MixPolicy,
-    MomentumConfig, OptimizerKind, Readout, Report, SingleViewConfig, TrainConfig, Views,
+    AutoMix, AutoMixConfig, AutoMixState, BackboneConfig, Layout, MixConfig, MixLossConfig,
+    MixOptimizerConfig, MixPolicy, MomentumConfig, OptimizerKind, Readout, Report, SingleViewConfig,
+    TrainConfig, Views,
 };
 
 const IMAGES: usize = 6;
@@ -104,7 +105,11 @@ fn each_loss_reaches_what_it_should_and_nothing_else() {
 /// Neither the encoder's gradient nor its step knows of the mix block's losses, and the other way round.
 #[test]
 fn the_sum_of_losses_is_each_networks_own() {
-    let all = { let mut run = start(&config(MixPolicy::AutoMix, [1.0, 1.0, 1.0, 0.1])); step(&mut run, 0.0); run };
+    let all = {
+        let mut run = start(&config(MixPolicy::AutoMix, [1.0, 1.0, 1.0, 0.1]));
+        step(&mut run, 0.0);
+        run
+    };
     let mut encoder = start(&config(MixPolicy::AutoMix, [1.0, 1.0, 0.0, 0.0]));
     let mut block = start(&config(MixPolicy::AutoMix, [0.0, 0.0, 1.0, 0.1]));
     step(&mut encoder, 0.0);
@@ -241,7 +246,8 @@ fn manifold_mixes_have_slopes_too() {
     step(&mut run, 0.0);
     for tensor in run.layout().tensors() {
         let gradient = tensor.slot.of(run.grads());
-        let direction: Vec<f32> = wave(gradient.len(), 0.9).map(|w| w / (gradient.len() as f32).sqrt()).collect();
+        let direction: Vec<f32> =
+            wave(gradient.len(), 0.9).map(|w| w / (gradient.len() as f32).sqrt()).collect();
         let moved = |sign: f32| {
             let mut run = start(&config);
             run.state.query = from.clone();
@@ -272,7 +278,9 @@ fn any_number_of_threads_gives_the_same_bits() {
 #[test]
 fn what_cannot_be_trained_on_is_said() {
     let config = config(MixPolicy::AutoMix, [1.0; 4]);
-    let say = |images: usize, classes: usize| AutoMix::new(config.clone(), images, classes).unwrap_err().to_string();
+    let say = |images: usize, classes: usize| {
+        AutoMix::new(config.clone(), images, classes).unwrap_err().to_string()
+    };
     assert!(say(5, 4).contains("more than the 5 images"));
     assert!(say(20, 1).contains("1 classes"));
     assert!(say(20, 0).contains("0 classes"));

@@ -86,7 +86,11 @@ struct Outcome {
     warnings: Vec<String>,
 }
 
-fn run<R: Recipe>(config: &R, trunk: &Trunk, views: impl Fn(&mut rand_chacha::ChaCha8Rng, &Image) -> Views) -> Outcome {
+fn run<R: Recipe>(
+    config: &R,
+    trunk: &Trunk,
+    views: impl Fn(&mut rand_chacha::ChaCha8Rng, &Image) -> Views,
+) -> Outcome {
     let mut rng = rng(config.train().seed);
     let [train, test] = sets(&mut rng);
     let shape = DataShape { images: TRAIN, classes: 0 };
@@ -132,8 +136,14 @@ fn classes_are_found_that_nobody_told() {
     let config = deepcluster(0);
     let trunk = pretrain::Swav::new(swav(0), TRAIN).unwrap().network().trunk.clone();
     let Outcome { knn, loss, sign, warnings } = run(&config, &trunk, |rng, image| views(rng, image, 12));
-    println!("DeepCluster-v2: k-NN {:.3} to {:.3}, loss {loss:.3}, clusters in use {sign:.1}", knn[0], knn[1]);
-    assert!(knn[1] > 0.85 && knn[1] > knn[0] + 0.1 && loss < 0.8 * ln_k && warnings.is_empty(), "{warnings:?}");
+    println!(
+        "DeepCluster-v2: k-NN {:.3} to {:.3}, loss {loss:.3}, clusters in use {sign:.1}",
+        knn[0], knn[1]
+    );
+    assert!(
+        knn[1] > 0.85 && knn[1] > knn[0] + 0.1 && loss < 0.8 * ln_k && warnings.is_empty(),
+        "{warnings:?}"
+    );
 }
 
 /// Views of nothing but noise: all that can be predicted is that assignments are even.
@@ -150,5 +160,8 @@ fn a_run_that_is_stuck_says_so() {
     };
     let Outcome { loss, warnings, .. } = run(&config, &trunk, noise);
     assert!((loss - (PROTOTYPES as f64).ln()).abs() < 0.1, "{loss}");
-    assert!(warnings.iter().any(|warning| warning.contains("ln K") || warning.contains("collapse")), "{warnings:?}");
+    assert!(
+        warnings.iter().any(|warning| warning.contains("ln K") || warning.contains("collapse")),
+        "{warnings:?}"
+    );
 }

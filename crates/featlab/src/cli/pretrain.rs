@@ -34,6 +34,16 @@ Examples:
 
 The same command again resumes to the same bits, or finds nothing to do. It trains on the CPU.")]
     Deepcluster(PretrainArgs),
+    /// AutoMix: classification of images that are mixed by a learned mask, and the hand-made mixes
+    #[command(after_help = "\
+Examples:
+  featlab pretrain automix experiments/pretrain/automix-tiny.toml --seeds 0,1,2
+  featlab pretrain automix experiments/pretrain/automix-tiny.toml --set mix.policy=mixup --out runs/mixup
+  featlab pretrain automix automix.toml --data classes:photos --set data.label_share=0.1
+
+Policies: vanilla, mixup, cutmix, manifoldmix, saliencymix, resizemix, automix. Classes are those of class folders (classes:ROOT), or of
+tiles, the class of most of a tile's pixels. The same command again resumes to the same bits. It trains on the CPU.")]
+    Automix(PretrainArgs),
 }
 
 /// Options of all methods.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use candle_core::Device;
-use pretrain::{DeepClusterConfig, DinoConfig, Recipe, SwavConfig};
+use pretrain::{AutoMixConfig, DeepClusterConfig, DinoConfig, Recipe, SwavConfig};
 
 use crate::Context;
 use crate::cli::{PretrainArgs, PretrainCommand};
@@ -20,6 +20,7 @@ pub(crate) fn run(command: PretrainCommand, context: &Context) -> Result<Status>
         PretrainCommand::Dino(args) => by::<DinoConfig>(args, context),
         PretrainCommand::Swav(args) => by::<SwavConfig>(args, context),
         PretrainCommand::Deepcluster(args) => by::<DeepClusterConfig>(args, context),
+        PretrainCommand::Automix(args) => by::<AutoMixConfig>(args, context),
     }
 }
 
@@ -93,7 +94,7 @@ fn names(folder: &Path) -> Result<Vec<String>> {
 fn is_ours(name: &str) -> bool {
     let name = name.strip_suffix(".tmp").unwrap_or(name);
     let numbered = name.strip_prefix("checkpoint").and_then(|rest| rest.strip_suffix(".pth"));
-    let tables = ["config.toml", "metrics.csv", "metrics.parquet", "monitor.csv"];
+    let tables = ["config.toml", "metrics.csv", "metrics.parquet", "monitor.csv", "mixed.png"];
     tables.contains(&name)
         || ["state.safetensors", "backbone.safetensors"].contains(&name)
         || numbered.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
@@ -108,10 +109,15 @@ fn text(finished: &Finished) -> String {
         Some(step) => format!("below it from step {} on", step + 1),
         None => "not below it at the end".to_owned(),
     };
+    let heads = finished.accuracies.iter().map(|(head, share)| format!("{head} {:.2} %", 100.0 * share));
+    let heads = match heads.collect::<Vec<_>>() {
+        heads if heads.is_empty() => String::new(),
+        heads => format!("\n  classes      {}", heads.join("   ")),
+    };
     format!(
         "seed {seed}: {steps} steps, {parameters} parameters, {images} images, {}\n  \
          loss         first {loss_first:.4}   last {loss_last:.4}   ({uniform} = {ln_k:.4}, {since})\n  \
-         patch k-NN   before {}   after {}\n  backbone     {}",
+         patch k-NN   before {}   after {}{heads}\n  backbone     {}",
         duration(finished.seconds),
         percent(finished.knn_before),
         percent(finished.knn_after),

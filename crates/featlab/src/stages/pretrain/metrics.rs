@@ -3,6 +3,7 @@
 //! Rows are kept in memory and written with every state, so that the files never run ahead of what can be resumed; rows beyond
 //! the state of a resumed run are dropped. Events are written as they happen.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use parquet::arrow::ArrowWriter;
 use pretrain::{EventWriter, Report, Training};
 
-use super::monitor::Look;
+use super::monitor::{HEADS, Look};
 use crate::exit::integrity;
 use crate::records::write_atomically;
 
@@ -76,9 +77,10 @@ impl Metrics {
     }
 
     pub(super) fn looked(&mut self, look: &Look) -> Result<()> {
-        self.event(look.step, &[("knn", look.knn)])?;
+        let scalars = look.knn.map(|knn| ("knn", knn)).into_iter().chain(look.heads.iter().copied());
+        self.event(look.step, &scalars.collect::<Vec<_>>())?;
         self.looks.retain(|known| known.epoch != look.epoch);
-        self.looks.push(*look);
+        self.looks.push(look.clone());
         Ok(())
     }
 
@@ -96,9 +98,15 @@ impl Metrics {
 
     /// Writes the table of looks.
     pub(super) fn write_looks(&self) -> Result<()> {
-        let mut csv = "epoch,step,knn\n".to_owned();
-        for Look { epoch, step, knn } in &self.looks {
-            let _ = writeln!(csv, "{epoch},{step},{knn}");
+        let mut csv = "epoch,step,knn".to_owned();
+        for head in HEADS.iter().take(self.looks.last().map_or(0, |look| look.heads.len())) {
+            let _ = write!(csv, ",{head}"); // writing to a string cannot fail
+        }
+        csv.push('\n');
+        for Look { epoch, step, knn, heads } in &self.looks {
+            let _ = write!(csv, "{epoch},{step},{}", knn.map_or(String::new(), |knn| knn.to_string()));
+            heads.iter().for_each(|(_, share)| drop(write!(csv, ",{share}")));
+            csv.push('\n');
         }
         write_atomically(&self.folder.join("monitor.csv"), csv.as_bytes())?;
         Ok(())
@@ -149,7 +157,12 @@ impl Metrics {
 
     /// The first and the last look.
     pub(super) fn looks(&self) -> (Option<f64>, Option<f64>) {
-        (self.looks.first().map(|look| look.knn), self.looks.last().map(|look| look.knn))
+        (self.looks.first().and_then(|look| look.knn), self.looks.last().and_then(|look| look.knn))
+    }
+
+    /// What the heads named at the last look.
+    pub(super) fn heads(&self) -> BTreeMap<&'static str, f64> {
+        self.looks.last().map(|look| look.heads.iter().copied().collect()).unwrap_or_default()
     }
 }
 
@@ -177,11 +190,13 @@ fn parse(line: &str, columns: usize) -> Result<Row> {
 fn parse_look(line: &str) -> Result<Look> {
     let mut parts = line.split(',');
     let look = (|| {
-        Some(Look {
-            epoch: parts.next()?.parse().ok()?,
-            step: parts.next()?.parse().ok()?,
-            knn: parts.next()?.parse().ok()?,
-        })
+        let (epoch, step) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let knn = match parts.next()? {
+            "" => None,
+            knn => Some(knn.parse().ok()?),
+        };
+        let heads = HEADS.iter().zip(parts).map(|(head, share)| Some((*head, share.parse().ok()?)));
+        Some(Look { epoch, step, knn, heads: heads.collect::<Option<_>>()? })
     })();
     look.ok_or_else(|| {
         integrity(format!("monitor.csv: cannot read the row \"{line}\"; delete the file to go on without"))

@@ -5,6 +5,7 @@
 //! state.safetensors           where the run stands; it resumes from here, on the CPU to the same bits
 //! metrics.csv, .parquet       a row per step
 //! monitor.csv                 a row per look at the labelled set
+//! mixed.png                   images, their partners, masks and mixtures at the last look (methods that mix)
 //! events.out.tfevents.…       the same for TensorBoard
 //! checkpoint.pth              the original's layout, of the last state; checkpointNNNN.pth of epochs 0, 20, 40 …
 //! backbone.safetensors        the backbone (DINO: the teacher's) with its provenance: what `extract --backbone` takes
@@ -16,7 +17,9 @@
 mod export;
 mod metrics;
 mod monitor;
+mod pictures;
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -62,6 +65,9 @@ pub(crate) struct Finished {
     /// k-NN accuracy of patch features before and after.
     pub(crate) knn_before: Option<f64>,
     pub(crate) knn_after: Option<f64>,
+    /// Share of the monitor's images whose class each head names at the end; methods without classes have no heads.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) accuracies: BTreeMap<&'static str, f64>,
     pub(crate) backbone: PathBuf,
     pub(crate) skipped: usize,
     pub(crate) seconds: f64,
@@ -171,7 +177,9 @@ impl<'a, R: Recipe> Run<'a, R> {
         }
         crate::records::write_atomically(&out.join("config.toml"), config.to_toml()?.as_bytes())?;
         let metrics = Metrics::open(out, training.step_number(), training.columns())?;
-        let monitor = config.monitor.as_ref().map(|monitor| Monitor::open(monitor, context)).transpose()?;
+        let test_view = config.method.test_view();
+        let open = |monitor| Monitor::open(monitor, &config.data, test_view, context);
+        let monitor = config.monitor.as_ref().map(open).transpose()?;
         Ok(Self { config, out, training, identity, metrics, monitor, _lock: lock, context })
     }
 
@@ -297,13 +305,25 @@ impl<'a, R: Recipe> Run<'a, R> {
     /// Scores the features on the labelled set.
     fn look(&mut self, epoch: usize) -> Result<()> {
         let Some(monitor) = &self.monitor else { return Ok(()) };
-        let accuracy = monitor.accuracy(&*self.training, self.context)?;
-        let look = Look { epoch, step: self.training.step_number(), knn: accuracy };
+        let step = self.training.step_number();
+        let knn = monitor.accuracy(&*self.training, self.context)?;
+        let heads = monitor.heads(&mut *self.training, self.context)?;
+        let look = Look { epoch, step, knn, heads };
+        if let Some(views) = monitor.first_views() {
+            let samples = self.training.mixed(views);
+            pictures::write(&self.out.join("mixed.png"), &samples, &self.config.method.augment())?;
+        }
         self.metrics.looked(&look)?;
         self.metrics.write_looks()?;
-        self.context
-            .reporter
-            .say(format!("k-NN accuracy of patches after {epoch} epochs: {:.2} %", 100.0 * accuracy));
+        let percent = |(what, share): (&str, f64)| format!("{what} {:.2} %", 100.0 * share);
+        let mut said: Vec<String> = look.heads.iter().map(|(head, share)| percent((head, *share))).collect();
+        if !said.is_empty() {
+            said = vec![format!("classes after {epoch} epochs: {}", said.join(", "))];
+        }
+        if let Some(knn) = look.knn {
+            said.push(percent((&format!("k-NN accuracy of patches after {epoch} epochs:"), knn)));
+        }
+        said.into_iter().for_each(|line| self.context.reporter.say(line));
         Ok(())
     }
 
@@ -328,6 +348,7 @@ impl<'a, R: Recipe> Run<'a, R> {
             loss_last,
             knn_before,
             knn_after,
+            accuracies: self.metrics.heads(),
             backbone,
             skipped,
             seconds,
