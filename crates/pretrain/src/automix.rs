@@ -20,15 +20,17 @@ use rand_distr::{Beta, Distribution};
 use sha2::{Digest, Sha256};
 
 use crate::automix_config::AutoMixConfig;
+use crate::batch_norm::Mode;
 use crate::classifier::{Classifier, ClassifierPass, Head};
 use crate::drop_path::Drops;
-use crate::init::Init;
+use crate::init::{self, Init};
 use crate::mix_block::{MixActivations, MixBlock, MixInput};
 use crate::mix_policies::{MixPolicy, mix_images};
 use crate::mixed_labels::MixedLabels;
 use crate::network::{BACKBONE, Stack};
 use crate::optim::{Optimizer, StepSize, ema};
 use crate::params::{Layout, TensorSpec};
+use crate::resnet::Weights;
 use crate::schedule::cosine_schedule;
 use crate::swav::gradient_norm;
 use crate::torch_checkpoint::{dict, int, optimizer, tensors, text};
@@ -36,6 +38,7 @@ use crate::torch_file::TorchValue;
 use crate::training::{
     Batch, Exported, MixedSample, Notes, Plan, Recipe as _, Report, Training, Views, steps_per_epoch,
 };
+use crate::trunk::Trunk;
 use crate::vit::HiddenMix;
 use crate::{Error, Result};
 
@@ -48,6 +51,10 @@ pub struct AutoMixState {
     pub query: Vec<f32>,
     /// Of `f_k` and its; empty for hand-made mixes.
     pub key: Vec<f32>,
+    /// Running statistics of `f_q`'s batch norms.
+    pub query_buffers: Vec<f32>,
+    /// Of `f_k`'s, which sees its own images: they are not averaged.
+    pub key_buffers: Vec<f32>,
     /// Of the mix block; empty for hand-made mixes.
     pub block: Vec<f32>,
     /// Moments and counts of `f_q`'s optimiser.
@@ -79,6 +86,7 @@ struct Generator {
     layout: Layout,
     block: MixBlock,
     stage: usize,
+    grid: (usize, usize),
     maps: Vec<f32>,
     kept: MixActivations,
     constant: MixActivations,
@@ -149,12 +157,12 @@ impl AutoMix {
         let steps_per_epoch = steps_per_epoch(&config.train, images)?;
         let learns = config.mix.policy == MixPolicy::AutoMix;
         let classifier = Classifier::new(&config.backbone, classes, learns)?;
-        let vit = config.backbone.vit()?;
-        let init =
-            Init { seed: config.train.seed, std: config.backbone.init_std, patch_size: vit.patch_size };
+        let patch_size = config.backbone.trunk()?.granule();
+        let init = Init { seed: config.train.seed, std: config.backbone.init_std, patch_size };
+        let buffers = init::buffers(&classifier.buffers);
         let query = init.parameters(&classifier.layout);
         let block = match learns {
-            true => Some(Generator::new(&config, classifier.trunk.stage_dim(config.stage()?))?),
+            true => Some(Generator::new(&config, &classifier.trunk)?),
             false => None,
         };
         let block_layout = block.as_ref().map(|block| block.layout.clone()).unwrap_or_default();
@@ -162,6 +170,8 @@ impl AutoMix {
         let state = AutoMixState {
             step: 0,
             key: if learns { query.clone() } else { Vec::new() },
+            key_buffers: if learns { buffers.clone() } else { Vec::new() },
+            query_buffers: buffers,
             block: block_init.parameters(&block_layout),
             optimizer: Optimizer::new(config.optimizer.kind, &classifier.layout),
             block_optimizer: Optimizer::new(config.optimizer.kind, &block_layout),
@@ -220,7 +230,7 @@ impl AutoMix {
     pub fn step(&mut self, views: &[Views], classes: &[u32]) -> Result<Report> {
         assert_eq!(views.len(), classes.len(), "a class for every image");
         let step = self.state.step;
-        let dice = Dice::throw(&self.config, step, views.len());
+        let dice = Dice::throw(&self.config, self.classifier.trunk.entrances(), step, views.len());
         self.stack.fill(views, 0..1);
         self.grads.fill(0.0);
         self.block_grads.fill(0.0);
@@ -259,6 +269,12 @@ impl AutoMix {
         Drops::of_images(rate, depth, config.train.seed, number, 1, 0..stack.rows)
     }
 
+    /// Parameters and running statistics of the network that is used afterwards.
+    fn used(&self) -> [&[f32]; 2] {
+        let AutoMixState { query, key, query_buffers, key_buffers, .. } = &self.state;
+        if key.is_empty() { [query, query_buffers] } else { [key, key_buffers] }
+    }
+
     /// The step of a hand-made mix: one pass of `f_q`.
     fn hand_made_mix(&mut self, mut dice: Dice, classes: &[u32]) -> Losses {
         let drops = self.drops(0);
@@ -273,9 +289,11 @@ impl AutoMix {
             partners: partners.clone(),
         });
         let labels = MixedLabels { classes, partners, lambda, smoothing: config.loss.smoothing };
-        classifier.forward(&state.query, (mixed, stack.side), &drops, hidden.as_ref(), Head::One, pass);
+        let AutoMixState { query, query_buffers, .. } = state;
+        let mut weights = Weights { params: query, buffers: query_buffers, mode: Mode::Train };
+        classifier.forward(&mut weights, (mixed, stack.side), &drops, hidden.as_ref(), Head::One, pass);
         let mix = pass.loss(labels, 1.0);
-        classifier.backward(&state.query, grads, Head::One, pass, None);
+        classifier.backward(query, grads, Head::One, pass, None);
         Losses { mix, lambda, ..Losses::default() }
     }
 
@@ -292,9 +310,11 @@ impl AutoMix {
         let drops = [self.drops(2), self.drops(3)];
         let Self { classifier, block, state, stack, mixed, pass, grads, config, .. } = self;
         let pixels = (stack.pixels.as_slice(), stack.side);
-        classifier.forward(&state.query, pixels, &drops[0], None, Head::One, pass);
+        let AutoMixState { query, query_buffers, .. } = state;
+        let mut own = Weights { params: query, buffers: query_buffers, mode: Mode::Train };
+        classifier.forward(&mut own, pixels, &drops[0], None, Head::One, pass);
         losses.one = pass.loss(clean, weights.one);
-        classifier.backward(&state.query, grads, Head::One, pass, None);
+        classifier.backward(query, grads, Head::One, pass, None);
         let Some(generator) = block else { return losses };
         let (lambda, partners) = (dice.lambdas[1], &dice.partners[1]);
         let margin = config.mix.lambda_margin;
@@ -316,9 +336,10 @@ impl AutoMix {
             blend(&stack.pixels, stack.side, partners, &mask, mixed);
         }
         let labels = MixedLabels { classes, partners, lambda, smoothing: weights.smoothing };
-        classifier.forward(&state.query, (mixed, stack.side), &drops[1], None, Head::Mix, pass);
+        let mut own = Weights { params: query, buffers: query_buffers, mode: Mode::Train };
+        classifier.forward(&mut own, (mixed, stack.side), &drops[1], None, Head::Mix, pass);
         losses.mix = pass.loss(labels, weights.mix);
-        classifier.backward(&state.query, grads, Head::Mix, pass, None);
+        classifier.backward(query, grads, Head::Mix, pass, None);
         losses
     }
 
@@ -328,11 +349,13 @@ impl AutoMix {
         let Self { classifier, block, state, stack, pass, .. } = self;
         let Some(generator) = block else { return };
         let pixels = (stack.pixels.as_slice(), stack.side);
-        let grid = classifier.map(&state.key, pixels, &drops, generator.stage, pass, &mut generator.maps);
+        let mut weights = Weights { params: &state.key, buffers: &mut state.key_buffers, mode: Mode::Train };
+        let Generator { stage, maps, .. } = generator;
+        generator.grid = classifier.map(&mut weights, pixels, &drops, *stage, pass, maps);
         for which in [0, 1] {
             let input = MixInput {
                 maps: &generator.maps,
-                grid,
+                grid: generator.grid,
                 partners: &dice.partners[which],
                 lambda: dice.lambdas[which],
                 side: stack.side,
@@ -355,7 +378,9 @@ impl AutoMix {
         if dice.generates {
             blend(&stack.pixels, stack.side, partners, mask, mixed);
             let labels = MixedLabels { classes, partners, lambda, smoothing: config.loss.smoothing };
-            classifier.forward(&state.key, (mixed, stack.side), &drops, None, Head::Mix, pass);
+            let mut weights =
+                Weights { params: &state.key, buffers: &mut state.key_buffers, mode: Mode::Train };
+            classifier.forward(&mut weights, (mixed, stack.side), &drops, None, Head::Mix, pass);
             losses.generate = pass.loss(labels, config.loss.generate);
             scratch.resize(state.key.len(), 0.0);
             classifier.backward(&state.key, scratch, Head::Mix, pass, Some(&mut generator.dimages));
@@ -364,8 +389,7 @@ impl AutoMix {
         let (epsilon, rewards) = (config.loss.mask_epsilon, config.loss.mask_variance);
         losses.mask = mask_loss(mask, lambda, epsilon, rewards, mask_weight, &mut dmask);
         losses.mask_signs = mask_signs(mask, classes.len());
-        let grid_side = |n: usize| n / config.backbone.vit().map_or(1, |vit| vit.patch_size);
-        let grid = (grid_side(stack.side), grid_side(stack.side));
+        let grid = generator.grid;
         let input = MixInput { maps: &generator.maps, grid, partners, lambda, side: stack.side };
         generator.block.backward(&state.block, block_grads, &dmask, input, &generator.kept);
     }
@@ -402,14 +426,22 @@ fn decays(tensor: &TensorSpec) -> bool {
 }
 
 impl Generator {
-    fn new(config: &AutoMixConfig, channels: usize) -> Result<Self> {
+    fn new(config: &AutoMixConfig, trunk: &Trunk) -> Result<Self> {
         let mut layout = Layout::default();
         let mix = &config.mix;
-        let block = MixBlock::add(&mut layout, channels, mix.encoding, mix.enlarge, mix.multiply_k);
+        let stage = mix.stage.unwrap_or(trunk.middle());
+        if stage >= trunk.stages() {
+            let last = trunk.stages() as i64 - 1;
+            let reason = format!("{stage} must be one of 0 to {last}, which are followed by another");
+            return Err(Error::Config { setting: "mix.stage", reason });
+        }
+        let block =
+            MixBlock::add(&mut layout, trunk.stage_dim(stage), mix.encoding, mix.enlarge, mix.multiply_k);
         Ok(Self {
             layout,
             block,
-            stage: config.stage()?,
+            stage,
+            grid: (0, 0),
             maps: Vec::new(),
             kept: MixActivations::default(),
             constant: MixActivations::default(),
@@ -434,8 +466,8 @@ impl Schedules {
 }
 
 impl Dice {
-    /// A function of seed and step.
-    fn throw(config: &AutoMixConfig, step: usize, images: usize) -> Self {
+    /// A function of seed and step; `entrances` are the blocks at which images could be mixed.
+    fn throw(config: &AutoMixConfig, entrances: usize, step: usize, images: usize) -> Self {
         let key = format!("mixing, seed {}, step {step}", config.train.seed);
         let mut rng = ChaCha8Rng::from_seed(Sha256::digest(key).into());
         let beta = Beta::new(config.mix.alpha, config.mix.alpha).expect("alpha was checked to be positive");
@@ -445,8 +477,7 @@ impl Dice {
             partners.shuffle(&mut rng);
             partners
         });
-        let blocks = config.backbone.depth.unwrap_or(MANIFOLD_BLOCKS).clamp(1, MANIFOLD_BLOCKS);
-        let block = rng.random_range(0..blocks);
+        let block = rng.random_range(0..entrances.clamp(1, MANIFOLD_BLOCKS));
         let off = config.loss.switch_off;
         let generates = off == 0.0 || rng.random::<f64>() < off;
         let adjusts = rng.random::<f64>() < config.mix.adjust;
@@ -604,26 +635,31 @@ impl Training for AutoMix {
         self.stack.fill(views, 0..1);
         let none = Drops::of_images(0.0, self.classifier.trunk.depth(), 0, 0, 1, 0..views.len());
         let Self { classifier, state, stack, pass, .. } = self;
-        let mut predict = |params: &[f32], head: Head| {
-            classifier.forward(params, (&stack.pixels, stack.side), &none, None, head, pass);
+        let AutoMixState { query, key, query_buffers, key_buffers, .. } = state;
+        let mut predict = |params: &[f32], buffers: &mut [f32], head: Head| {
+            let mut weights = Weights { params, buffers, mode: Mode::Eval };
+            classifier.forward(&mut weights, (&stack.pixels, stack.side), &none, None, head, pass);
             pass.predictions(classifier.classes)
         };
-        let mut heads = vec![("one_q", predict(&state.query, Head::One))];
-        if !state.key.is_empty() {
-            heads.push(("mix_q", predict(&state.query, Head::Mix)));
-            heads.push(("one_k", predict(&state.key, Head::One)));
-            heads.push(("mix_k", predict(&state.key, Head::Mix)));
+        let mut heads = vec![("one_q", predict(query, query_buffers, Head::One))];
+        if !key.is_empty() {
+            heads.push(("mix_q", predict(query, query_buffers, Head::Mix)));
+            heads.push(("one_k", predict(key, key_buffers, Head::One)));
+            heads.push(("mix_k", predict(key, key_buffers, Head::Mix)));
         }
         heads
     }
 
+    /// Running statistics are left as they were: looking changes nothing.
     fn mixed(&mut self, views: &[Views]) -> Vec<MixedSample> {
+        let statistics = self.state.key_buffers.clone();
         self.stack.fill(views, 0..1);
-        let mut dice = Dice::throw(&self.config, 0, views.len());
+        let mut dice = Dice::throw(&self.config, 1, 0, views.len());
         // Each with its neighbour, so that pairs are different images.
         let partners: Vec<usize> = (0..views.len()).map(|i| (i + 1) % views.len()).collect();
         (dice.lambdas, dice.partners) = ([0.5; 2], [partners.clone(), partners.clone()]);
         self.make_masks(&dice);
+        self.state.key_buffers = statistics;
         let Self { config, block, stack, mixed, .. } = self;
         let (side, mut lambda) = (stack.side, dice.lambdas[1]);
         let plane = side * side;
@@ -658,10 +694,14 @@ impl Training for AutoMix {
     }
 
     fn vectors(&self) -> Vec<(&'static str, &Vec<f32>)> {
-        let AutoMixState { query, key, block, optimizer, block_optimizer, .. } = &self.state;
+        let AutoMixState {
+            query, key, query_buffers, key_buffers, block, optimizer, block_optimizer, ..
+        } = &self.state;
         vec![
             ("query", query),
             ("key", key),
+            ("query_buffers", query_buffers),
+            ("key_buffers", key_buffers),
             ("block", block),
             ("first_moments", &optimizer.first),
             ("second_moments", &optimizer.second),
@@ -671,10 +711,14 @@ impl Training for AutoMix {
     }
 
     fn vectors_mut(&mut self) -> Vec<(&'static str, &mut Vec<f32>)> {
-        let AutoMixState { query, key, block, optimizer, block_optimizer, .. } = &mut self.state;
+        let AutoMixState {
+            query, key, query_buffers, key_buffers, block, optimizer, block_optimizer, ..
+        } = &mut self.state;
         vec![
             ("query", query),
             ("key", key),
+            ("query_buffers", query_buffers),
+            ("key_buffers", key_buffers),
             ("block", block),
             ("first_moments", &mut optimizer.first),
             ("second_moments", &mut optimizer.second),
@@ -702,27 +746,29 @@ impl Training for AutoMix {
 
     /// The momentum encoder, which is what is used afterwards; of hand-made mixes the only one.
     fn exported(&self) -> Exported<'_> {
-        let AutoMixState { query, key, .. } = &self.state;
-        let (network, values) = if key.is_empty() { ("encoder", query) } else { ("momentum encoder", key) };
-        self.classifier.trunk.exported(network, &self.classifier.layout, values)
+        let Classifier { layout, buffers, trunk, .. } = &self.classifier;
+        let [parameters, statistics] = self.used();
+        let network = if self.state.key.is_empty() { "encoder" } else { "momentum encoder" };
+        trunk.exported(network, (layout, parameters), (buffers, statistics))
     }
 
     /// `state_dict` with the original's prefixes (`backbone_q.`, `backbone_k.`, `backbone.` again for the one that is used,
     /// `head_one_q.`, …, `mix_block.`), `optimizer`, `meta` with the epoch (the next one), and `args` with our sizes.
     fn checkpoint(&self, notes: &Notes) -> TorchValue<'_> {
-        let AutoMixState { step, query, key, block, .. } = &self.state;
-        let layout = &self.classifier.layout;
+        let AutoMixState { step, query, key, query_buffers, key_buffers, block, .. } = &self.state;
+        let (layout, buffers) = (&self.classifier.layout, &self.classifier.buffers);
         let named = |suffix: &'static str| {
             move |name: &str| {
                 let (part, rest) = name.split_once('.').unwrap_or((name, ""));
                 format!("{part}_{suffix}.{rest}")
             }
         };
-        let mut entries = tensors(&[(layout, query)], named("q"));
+        let mut entries = tensors(&[(layout, query), (buffers, query_buffers)], named("q"));
         if !key.is_empty() {
-            entries.extend(tensors(&[(layout, key)], named("k")));
+            entries.extend(tensors(&[(layout, key), (buffers, key_buffers)], named("k")));
         }
-        let used = tensors(&[(layout, if key.is_empty() { query } else { key })], str::to_owned);
+        let [parameters, statistics] = self.used();
+        let used = tensors(&[(layout, parameters), (buffers, statistics)], str::to_owned);
         entries.extend(used.into_iter().filter(|(name, _)| name.starts_with(BACKBONE)));
         if let Some(generator) = &self.block {
             entries.extend(tensors(&[(&generator.layout, block)], str::to_owned));

@@ -5,6 +5,7 @@ use candle_core::Device;
 use dataset::augment::{SingleView, ViewConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::Result;
 use crate::automix::AutoMix;
 use crate::config::{BackboneConfig, TrainConfig};
 use crate::mix_block::{Enlarge, LambdaEncoding};
@@ -12,7 +13,6 @@ use crate::mix_policies::MixPolicy;
 use crate::optim::OptimizerKind;
 use crate::swav_config::first_broken;
 use crate::training::{Augment, DataShape, Recipe, Training};
-use crate::{Error, Result};
 
 /// An AutoMix run, or one of its baselines.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -91,7 +91,7 @@ pub struct MixConfig {
     pub policy: MixPolicy,
     /// λ ~ Beta(α, α), one for the batch.
     pub alpha: f64,
-    /// The block after which the maps are taken that masks are made of; unset: the middle.
+    /// The block, or stage of a ResNet, after which the maps are taken that masks are made of; unset: the middle one, the third.
     pub stage: Option<usize>,
     /// How the mix block is told λ: none, concat, value or multiply.
     pub encoding: LambdaEncoding,
@@ -268,40 +268,21 @@ impl Default for MixOptimizerConfig {
     }
 }
 
-impl AutoMixConfig {
-    /// The block after which maps are taken.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if there is no such block, or none behind it.
-    pub(crate) fn stage(&self) -> Result<usize> {
-        let depth = self.backbone.vit()?.depth;
-        let stage = self.mix.stage.unwrap_or((depth / 2).saturating_sub(1));
-        if stage + 1 >= depth {
-            let reason = format!(
-                "{stage} must be one of the blocks 0 to {}, which are followed by another",
-                depth.saturating_sub(2)
-            );
-            return Err(Error::Config { setting: "mix.stage", reason });
-        }
-        Ok(stage)
-    }
-}
-
 impl Recipe for AutoMixConfig {
     const METHOD: &'static str = "automix";
 
     fn check(&self) -> Result<()> {
         let Self { backbone, views, mix, loss, momentum, optimizer, train } = self;
-        let patch = backbone.vit()?.patch_size;
+        let granule = backbone.trunk()?.granule();
         let positive = |x: f64| x.is_finite() && x > 0.0;
         let not_negative = |x: f64| x.is_finite() && x >= 0.0;
         let share = |x: f64| (0.0..=1.0).contains(&x);
         let warmup = optimizer.warmup_epochs;
         let mut rules = vec![
             (
-                views.size > 0 && views.size.is_multiple_of(patch),
+                views.size > 0 && views.size.is_multiple_of(granule),
                 "views.size",
-                format!("must be a multiple of the patch size {patch}"),
+                format!("must be a multiple of {granule}, the side of a patch or of a pixel of the last map"),
             ),
             (positive(mix.alpha), "mix.alpha", "must be above 0".to_owned()),
             ((0.0..0.5).contains(&mix.lambda_margin), "mix.lambda_margin", "must be in [0, 0.5)".into()),
@@ -354,9 +335,6 @@ impl Recipe for AutoMixConfig {
             rules.push((not_negative(number), setting, "must be 0 or more".into()));
         }
         first_broken(rules)?;
-        if mix.policy == MixPolicy::AutoMix {
-            self.stage()?;
-        }
         Ok(views.training().check()?)
     }
 
@@ -373,7 +351,7 @@ impl Recipe for AutoMixConfig {
     }
 
     fn granule(&self) -> Result<usize> {
-        Ok(self.backbone.vit()?.patch_size)
+        Ok(self.backbone.trunk()?.granule())
     }
 
     fn test_view(&self) -> Option<Augment> {
@@ -427,8 +405,6 @@ mod tests {
         };
         refuse(|c| c.views.size = 50, "views.size");
         refuse(|c| c.mix.alpha = 0.0, "mix.alpha");
-        refuse(|c| c.mix.stage = Some(11), "mix.stage");
-        refuse(|c| c.backbone.depth = Some(1), "mix.stage");
         refuse(|c| c.mix.multiply_k = -0.5, "mix.multiply_k");
         refuse(|c| c.loss.one = -1.0, "loss.one");
         refuse(|c| c.momentum.base = 1.1, "momentum");

@@ -16,8 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tensorfile::Tensor;
 
-use crate::params::Layout;
-use crate::training::{Recipe, Training};
+use crate::training::{Exported, Recipe, Training};
 use crate::{Error, Result};
 
 /// Raised when older files can no longer be read.
@@ -181,30 +180,26 @@ fn difference(stored: &RunIdentity, asked: &RunIdentity) -> Option<String> {
     None
 }
 
-/// Tensors of a backbone in DINO's names, as safetensors with their provenance in the metadata.
+/// Tensors of a backbone in the names of its own state dict, as safetensors with their provenance in the metadata.
 ///
-/// * `values`: all parameters; those named `backbone.…` are written, as `f32` or `f16`.
+/// * `half`: whether they are written as `f16`; running statistics never are.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written.
 pub fn save_backbone(
     path: &Path,
-    layout: &Layout,
-    values: &[f32],
+    backbone: &Exported<'_>,
     half: bool,
     provenance: &BTreeMap<String, String>,
 ) -> Result<()> {
-    let tensors: Vec<_> = (layout.tensors().iter())
-        .filter_map(|tensor| {
-            let name = tensor.name.strip_prefix(crate::network::BACKBONE)?;
-            let numbers = tensor.slot.of(values);
-            let halves = || numbers.iter().map(|&x| half::f16::from_f32(x).to_le_bytes());
-            Some(match half {
-                true => Tensor::new(name, Dtype::F16, &tensor.shape, halves()),
-                false => Tensor::f32(name, &tensor.shape, numbers),
-            })
-        })
-        .collect();
+    let tensor = |(name, shape, numbers): (&str, &[usize], &[f32])| {
+        let halves = || numbers.iter().map(|&x| half::f16::from_f32(x).to_le_bytes());
+        match half && !name.contains("running_") {
+            true => Tensor::new(name, Dtype::F16, shape, halves()),
+            false => Tensor::f32(name, shape, numbers),
+        }
+    };
+    let tensors: Vec<_> = backbone.tensors().map(tensor).collect();
     let file = tensorfile::to_bytes(&tensors, provenance).map_err(|e| damaged(path, e))?;
     write_atomically(path, &file)
 }

@@ -6,6 +6,7 @@ use crate::layers::Dense;
 use crate::mixed_labels::{MixedLabels, mixed_cross_entropy};
 use crate::network::BACKBONE;
 use crate::params::Layout;
+use crate::resnet::Weights;
 use crate::trunk::{Trunk, TrunkActivations, TrunkInput};
 use crate::vit::HiddenMix;
 use crate::{Error, Result};
@@ -23,6 +24,8 @@ pub(crate) enum Head {
 #[derive(Debug, Clone)]
 pub(crate) struct Classifier {
     pub(crate) layout: Layout,
+    /// Running statistics of batch norms.
+    pub(crate) buffers: Layout,
     pub(crate) trunk: Trunk,
     pub(crate) classes: usize,
     one: Dense,
@@ -58,14 +61,14 @@ impl Classifier {
     /// # Errors
     /// [`Error::Config`] if the backbone's sizes cannot be.
     pub(crate) fn new(backbone: &BackboneConfig, classes: usize, two: bool) -> Result<Self> {
-        let mut layout = Layout::default();
-        let trunk = Trunk::add_vit(&mut layout, BACKBONE, &backbone.vit()?, backbone.readout);
+        let (mut layout, mut buffers) = (Layout::default(), Layout::default());
+        let trunk = Trunk::add(&mut layout, &mut buffers, BACKBONE, &backbone.trunk()?, backbone.readout);
         if classes == 0 {
             return Err(Error::Config { setting: "data.datasets", reason: "has no classes".into() });
         }
         let one = Dense::add(&mut layout, "head_one.fc_cls", trunk.dim(), classes);
         let mix = two.then(|| Dense::add(&mut layout, "head_mix.fc_cls", trunk.dim(), classes));
-        Ok(Self { layout, trunk, classes, one, mix })
+        Ok(Self { layout, buffers, trunk, classes, one, mix })
     }
 
     fn head(&self, head: Head) -> Dense {
@@ -78,7 +81,7 @@ impl Classifier {
     /// Logits of images `([b, 3, side, side], side)`, left in `pass`.
     pub(crate) fn forward(
         &self,
-        params: &[f32],
+        weights: &mut Weights<'_>,
         (images, side): (&[f32], usize),
         drops: &Drops,
         mix: Option<&HiddenMix>,
@@ -86,8 +89,8 @@ impl Classifier {
         pass: &mut ClassifierPass,
     ) {
         let input = TrunkInput { images, side, drops: (drops, 0), mix };
-        self.trunk.forward(params, input, &mut pass.trunk, &mut pass.readouts);
-        self.head(head).forward(params, &pass.readouts, &mut pass.logits);
+        self.trunk.forward(weights, input, &mut pass.trunk, &mut pass.readouts);
+        self.head(head).forward(weights.params, &pass.readouts, &mut pass.logits);
     }
 
     /// Adds all gradients of the last forward pass; writes the images' where they are asked for.
@@ -107,7 +110,7 @@ impl Classifier {
     /// The map of a stage, `[b · t, C]`, and its grid.
     pub(crate) fn map(
         &self,
-        params: &[f32],
+        weights: &mut Weights<'_>,
         (images, side): (&[f32], usize),
         drops: &Drops,
         stage: usize,
@@ -115,6 +118,6 @@ impl Classifier {
         map: &mut Vec<f32>,
     ) -> (usize, usize) {
         let input = TrunkInput { images, side, drops: (drops, 0), mix: None };
-        self.trunk.map(params, input, stage, &mut pass.trunk, map)
+        self.trunk.map(weights, input, stage, &mut pass.trunk, map)
     }
 }

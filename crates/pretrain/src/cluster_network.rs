@@ -11,6 +11,7 @@ use crate::init::{self, Init};
 use crate::network::{BACKBONE, Stack};
 use crate::params::Layout;
 use crate::projector::{Projector, ProjectorActivations, ProjectorConfig};
+use crate::resnet::Weights;
 use crate::training::Views;
 use crate::trunk::{Trunk, TrunkActivations, TrunkInput};
 
@@ -53,7 +54,8 @@ impl ClusterNetwork {
     /// If the backbone's sizes cannot be.
     pub(crate) fn new(backbone: &BackboneConfig, head: &ProjectorConfig, heads: usize) -> Result<Self> {
         let (mut layout, mut buffers) = (Layout::default(), Layout::default());
-        let trunk = Trunk::add_vit(&mut layout, BACKBONE, &backbone.vit()?, backbone.readout);
+        let sizes = backbone.trunk()?;
+        let trunk = Trunk::add(&mut layout, &mut buffers, BACKBONE, &sizes, backbone.readout);
         let projector = Projector::add(&mut layout, &mut buffers, trunk.dim(), head, heads);
         Ok(Self { layout, buffers, trunk, projector })
     }
@@ -63,7 +65,7 @@ impl ClusterNetwork {
     /// # Errors
     /// If the backbone's sizes cannot be.
     pub(crate) fn start(&self, backbone: &BackboneConfig, seed: u64) -> Result<(Vec<f32>, Vec<f32>)> {
-        let init = Init { seed, std: backbone.init_std, patch_size: backbone.vit()?.patch_size };
+        let init = Init { seed, std: backbone.init_std, patch_size: backbone.trunk()?.granule() };
         Ok((init.parameters(&self.layout), init::buffers(&self.buffers)))
     }
 
@@ -87,7 +89,8 @@ impl ClusterNetwork {
             stack.fill(images, range);
             let input =
                 TrunkInput { images: &stack.pixels, side: stack.side, drops: (drops, group), mix: None };
-            self.trunk.forward(params, input, &mut work.groups[group], &mut work.group_out);
+            let mut weights = Weights { params, buffers, mode: Mode::Train };
+            self.trunk.forward(&mut weights, input, &mut work.groups[group], &mut work.group_out);
             work.readouts.extend_from_slice(&work.group_out);
             work.used = group + 1;
         }

@@ -106,7 +106,7 @@ impl Recipe for DeepClusterConfig {
     }
 
     fn granule(&self) -> Result<usize> {
-        Ok(self.backbone.vit()?.patch_size)
+        Ok(self.backbone.trunk()?.granule())
     }
 
     fn start(&self, data: &DataShape, device: &Device) -> Result<Box<dyn Training>> {
@@ -411,7 +411,9 @@ impl Training for DeepCluster {
     }
 
     fn exported(&self) -> Exported<'_> {
-        self.network.trunk.exported("the network", &self.network.layout, &self.state.params)
+        let DeepClusterState { params, buffers, .. } = &self.state;
+        let ClusterNetwork { layout, buffers: statistics, trunk, .. } = &self.network;
+        trunk.exported("the network", (layout, params), (statistics, buffers))
     }
 
     fn checkpoint(&self, notes: &Notes) -> TorchValue<'_> {

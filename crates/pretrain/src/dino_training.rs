@@ -11,7 +11,9 @@ use crate::params::Layout;
 use crate::signs::Signs;
 use crate::torch_checkpoint::{dict, int, optimizer, state_dict, text, vit_arguments};
 use crate::torch_file::TorchValue;
-use crate::training::{Augment, Batch, DataShape, Exported, Notes, Plan, Recipe, Report, Training, value};
+use crate::training::{
+    Augment, Batch, DataShape, Exported, ExportedModel, Notes, Plan, Recipe, Report, Training, value,
+};
 
 /// Names of what a step reports.
 const COLUMNS: [&str; 12] = [
@@ -184,11 +186,11 @@ impl Training for Dino {
 
     fn exported(&self) -> Exported<'_> {
         let network = self.network();
+        let DinoState { teacher, teacher_buffers, .. } = &self.state;
         Exported {
             network: "teacher",
-            layout: &network.layout,
-            values: &self.state.teacher,
-            vit: network.vit.config(),
+            parts: [(&network.layout, teacher), (&network.buffers, teacher_buffers)],
+            model: ExportedModel::Vit(network.vit.config()),
             readout: network.vit.readout().word(),
         }
     }

@@ -3,7 +3,8 @@
 //! Linear maps, class token and position table are normal with deviation `std`, cut off at ±2, and their biases 0; norms are the
 //! identity. The patch projection keeps a convolution's default, uniform in `±1 / √(3 p²)`, and so do the directions
 //! of the head's last layer, uniform in `±1 / √bottleneck`; their magnitudes are 1. SwAV's head and prototypes keep PyTorch's
-//! default too, weights and biases uniform in `±1 / √inputs`. Every tensor has a random stream of its own, keyed by
+//! default too, weights and biases uniform in `±1 / √inputs`. A ResNet's convolutions are normal with variance
+//! `2 / (outputs · k²)`. Every tensor has a random stream of its own, keyed by
 //! seed and name.
 
 use rand::{Rng, SeedableRng};
@@ -53,6 +54,9 @@ impl Init {
             draw(rng, values, uniform(inputs));
         } else if name.contains("patch_embed.") {
             draw(rng, values, uniform(3 * self.patch_size * self.patch_size));
+        } else if let (&[outputs, _, k, _], true) = (shape.as_slice(), name.starts_with("backbone.")) {
+            let std = (2.0 / (outputs * k * k) as f64).sqrt();
+            draw(rng, values, Normal::new(0.0, std).expect("the deviation is finite"));
         } else if name.ends_with("weight_v") {
             draw(rng, values, uniform(shape[1]));
         } else if !name.ends_with("bias") {

@@ -9,6 +9,7 @@ mod checkpoint;
 mod classifier;
 mod cluster_network;
 mod config;
+mod conv;
 mod deepcluster;
 mod dino;
 mod dino_training;
@@ -31,6 +32,7 @@ mod params;
 mod position;
 mod projector;
 mod queue;
+mod resnet;
 mod schedule;
 mod signs;
 mod sinkhorn;
@@ -71,6 +73,7 @@ pub use optim::{Optimizer, OptimizerKind, StepSize, clip_gradients, ema};
 pub use params::{Layout, Slot, TensorSpec};
 pub use projector::{Projector, ProjectorActivations, ProjectorConfig};
 pub use queue::FeatureQueue;
+pub use resnet::{ResNet, ResNetActivations};
 pub use schedule::{cosine_schedule, teacher_temperatures};
 pub use signs::{Collapse, Signs, Watch};
 pub use sinkhorn::{Sinkhorn, SinkhornBuffers, SinkhornForm};
@@ -80,7 +83,8 @@ pub use swav::{Swav, SwavState};
 pub use swav_config::{ClusterOptimizerConfig, SwavConfig, SwavLossConfig};
 pub use torch_file::{TorchValue, write_torch};
 pub use training::{
-    Augment, Batch, DataShape, Exported, Look, MixedSample, Notes, Plan, Recipe, Report, Training, Views,
+    Augment, Batch, DataShape, Exported, ExportedModel, Look, MixedSample, Notes, Plan, Recipe, Report,
+    Training, Views,
 };
-pub use trunk::{Trunk, TrunkActivations, TrunkInput};
+pub use trunk::{Trunk, TrunkActivations, TrunkConfig};
 pub use vit::{Activations, HiddenMix, Readout, Vit};

@@ -382,7 +382,9 @@ impl Training for Swav {
     }
 
     fn exported(&self) -> Exported<'_> {
-        self.network.trunk.exported("the network", &self.network.layout, &self.state.params)
+        let SwavState { params, buffers, .. } = &self.state;
+        let ClusterNetwork { layout, buffers: statistics, trunk, .. } = &self.network;
+        trunk.exported("the network", (layout, params), (statistics, buffers))
     }
 
     fn checkpoint(&self, notes: &Notes) -> TorchValue<'_> {

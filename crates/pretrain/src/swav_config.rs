@@ -166,10 +166,11 @@ pub(crate) fn shared_rules(
     optimizer: &ClusterOptimizerConfig,
     train: &TrainConfig,
 ) -> Result<Vec<Rule>> {
-    let granule = backbone.vit()?.patch_size;
+    let granule = backbone.trunk()?.granule();
     let side = |side: usize| side > 0 && side.is_multiple_of(granule);
     let not_negative = |x: f64| x.is_finite() && x >= 0.0;
-    let reason = format!("must be a multiple of the patch size {granule}");
+    let reason =
+        format!("must be a multiple of {granule}, the side of a patch or of a pixel of the last map");
     let warmup = optimizer.warmup_epochs;
     Ok(vec![
         (side(views.global_size), "views.global_size", reason.clone()),
@@ -254,7 +255,7 @@ impl Recipe for SwavConfig {
     }
 
     fn granule(&self) -> Result<usize> {
-        Ok(self.backbone.vit()?.patch_size)
+        Ok(self.backbone.trunk()?.granule())
     }
 
     fn start(&self, data: &DataShape, device: &Device) -> Result<Box<dyn Training>> {

@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 
-use backbone::VitConfig;
+use backbone::{ResNetConfig, VitConfig};
 use candle_core::Device;
 use dataset::augment::{MultiCrop, SingleView};
 use ndarray::{Array2, Array3, ArrayView3};
@@ -175,14 +175,44 @@ pub struct Plan {
 pub struct Exported<'a> {
     /// Which network: `teacher`, `student`, …
     pub network: &'static str,
-    /// Names and places; those named `backbone.…` are the backbone's.
-    pub layout: &'a Layout,
-    /// The numbers.
-    pub values: &'a [f32],
+    /// Names, places and numbers of parameters and running statistics; those named `backbone.…` are the backbone's.
+    pub parts: [(&'a Layout, &'a [f32]); 2],
     /// The sizes.
-    pub vit: &'a VitConfig,
+    pub model: ExportedModel<'a>,
     /// What the head read: `class` or `mean`.
     pub readout: &'static str,
+}
+
+/// The sizes of an exported backbone.
+#[derive(Debug, Clone, Copy)]
+pub enum ExportedModel<'a> {
+    /// A vision transformer's.
+    Vit(&'a VitConfig),
+    /// A ResNet's.
+    ResNet(&'a ResNetConfig),
+}
+
+impl ExportedModel<'_> {
+    /// The name for all of them.
+    #[must_use]
+    pub fn architecture(&self) -> String {
+        match self {
+            Self::Vit(vit) => vit.architecture(),
+            Self::ResNet(resnet) => resnet.architecture(),
+        }
+    }
+}
+
+impl<'a> Exported<'a> {
+    /// The backbone's tensors in the names of its own state dict: name, shape, numbers.
+    pub fn tensors(&self) -> impl Iterator<Item = (&'a str, &'a [usize], &'a [f32])> {
+        self.parts.into_iter().flat_map(|(layout, values)| {
+            layout.tensors().iter().filter_map(move |tensor| {
+                let name = tensor.name.strip_prefix(crate::network::BACKBONE)?;
+                Some((name, tensor.shape.as_slice(), tensor.slot.of(values)))
+            })
+        })
+    }
 }
 
 /// What a checkpoint for others says that the method does not know.

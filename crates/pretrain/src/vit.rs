@@ -67,7 +67,7 @@ pub struct Vit {
 /// Images that are mixed inside the network (manifold mixup): `x ← λ x + (1 - λ) x[π]` where a block takes it in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HiddenMix {
-    /// The block, from 0: what leaves the embedding.
+    /// The block, from 0: what leaves the embedding. Of a ResNet the stage.
     pub block: usize,
     /// λ: the share of the image itself.
     pub lambda: f32,
@@ -77,7 +77,7 @@ pub struct HiddenMix {
 
 impl HiddenMix {
     /// Mixes images of `len` numbers each.
-    fn apply(&self, x: &mut [f32], len: usize, before: &mut Vec<f32>) {
+    pub(crate) fn apply(&self, x: &mut [f32], len: usize, before: &mut Vec<f32>) {
         let before = sized(before, x.len());
         before.copy_from_slice(x);
         let (own, other) = (self.lambda, 1.0 - self.lambda);
@@ -88,7 +88,7 @@ impl HiddenMix {
     }
 
     /// The gradient of what was mixed, in place.
-    fn backward(&self, dx: &mut [f32], len: usize, after: &mut Vec<f32>) {
+    pub(crate) fn backward(&self, dx: &mut [f32], len: usize, after: &mut Vec<f32>) {
         let after = sized(after, dx.len());
         after.copy_from_slice(dx);
         let (own, other) = (self.lambda, 1.0 - self.lambda);

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use pretrain::{
     FeatureQueue, Layout, Projector, ProjectorConfig, Sinkhorn, SinkhornBuffers, SinkhornForm, SwappedShape,
-    swapped_loss,
+    nearest_centroids, spherical_kmeans, swapped_loss,
 };
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -246,4 +246,25 @@ fn the_loss_of_the_specification_with_and_without_a_queue() {
         queue.push(view, &rows[view * 20..][..10]);
     }
     near(loss_step(&z, &table, (2, 5), sinkhorn, 0.1, &mut queue).loss, 12.995_726_625_4);
+}
+
+/// Scikit-learn's assignments and means, brought to length 1 between rounds (`tests/golden/pretrain/kmeans.py`).
+#[test]
+fn the_rounds_of_spherical_k_means_are_scikit_learns() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/pretrain/kmeans.safetensors");
+    let tensors = read(&path);
+    let rows = floats(&tensors, "rows");
+    let labels = |name: &str| -> Vec<u32> { floats(&tensors, name).iter().map(|&x| x as u32).collect() };
+    let start = floats(&tensors, "start");
+    assert_eq!(nearest_centroids(&rows, &start, 8, &mut Vec::new()), labels("labels_before.1"));
+    for rounds in [1, 10] {
+        let mut centroids = start.clone();
+        let nearest = spherical_kmeans(&rows, &mut centroids, 8, rounds);
+        assert_eq!(nearest, labels(&format!("labels.{rounds}")), "{rounds} rounds");
+        close(&centroids, wanted(&tensors, &format!("centroids.{rounds}")), 1e-5, "centroids");
+        if rounds == 1 {
+            let kept = centroids[32..40].iter().zip(&start[32..40]).all(|(a, b)| (a - b).abs() < 1e-6);
+            assert!(kept, "an empty cluster keeps its centroid");
+        }
+    }
 }

@@ -50,11 +50,11 @@ fn shared(seed: u64, epochs: usize) -> (ProjectorConfig, ViewsConfig, ClusterOpt
 }
 
 fn swav(seed: u64) -> SwavConfig {
-    let (head, views, optimizer, train) = shared(seed, 30);
+    let (head, views, optimizer, train) = shared(seed, 15);
     let loss = SwavLossConfig {
         epsilon: 0.03,
         queue_length: 256,
-        queue_start_epoch: 10,
+        queue_start_epoch: 5,
         freeze_prototypes_steps: 32,
         ..SwavLossConfig::default()
     };
@@ -62,18 +62,18 @@ fn swav(seed: u64) -> SwavConfig {
 }
 
 fn deepcluster(seed: u64) -> DeepClusterConfig {
-    let (head, views, optimizer, train) = shared(seed, 30);
+    let (head, views, optimizer, train) = shared(seed, 15);
     let loss = DeepClusterLossConfig::default();
     DeepClusterConfig { backbone: backbone(), head, views, loss, optimizer, train }
 }
 
 /// Features of a run's backbone.
 fn features(training: &dyn Training, trunk: &Trunk, images: &[Image]) -> Array2<f32> {
-    let Trunk::Vit(vit) = trunk;
+    let Trunk::Vit(vit) = trunk else { unreachable!("the toy is a transformer") };
     let (mut kept, mut out) = (Activations::default(), Vec::new());
     let no_drop = |_| [Branch::new(), Branch::new()];
     let exported = training.exported();
-    vit.forward(exported.values, &pixels(images), (SIDE, SIDE), no_drop, &mut kept, &mut out);
+    vit.forward(exported.parts[0].1, &pixels(images), (SIDE, SIDE), no_drop, &mut kept, &mut out);
     Array2::from_shape_vec((images.len(), 48), out).unwrap()
 }
 
@@ -126,7 +126,7 @@ fn run<R: Recipe>(
 #[test]
 fn classes_are_found_that_nobody_told() {
     let ln_k = (PROTOTYPES as f64).ln();
-    for seed in [0, 1, 2] {
+    for seed in [0, 1] {
         let config = swav(seed);
         let trunk = pretrain::Swav::new(config.clone(), TRAIN).unwrap().network().trunk.clone();
         let Outcome { knn, loss, sign, warnings } = run(&config, &trunk, |rng, image| views(rng, image, 12));

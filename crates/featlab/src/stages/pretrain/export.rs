@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use pretrain::{Recipe, RunIdentity, Training, save_backbone};
+use pretrain::{ExportedModel, Recipe, RunIdentity, Training, save_backbone};
 
 use crate::pretrain_config::PretrainConfig;
 use crate::toml_file::TomlFile as _;
@@ -20,11 +20,10 @@ pub(super) fn backbone<R: Recipe>(
     run: &RunIdentity,
 ) -> Result<()> {
     let exported = training.exported();
-    let provenance = [
+    let mut provenance = vec![
         ("system", format!("{}, featlab", system(R::METHOD))),
         ("network", exported.network.to_owned()),
-        ("architecture", exported.vit.architecture()),
-        ("num_heads", exported.vit.num_heads.to_string()),
+        ("architecture", exported.model.architecture()),
         ("readout", exported.readout.into()),
         ("name", config.name.clone()),
         ("step", training.step_number().to_string()),
@@ -33,9 +32,12 @@ pub(super) fn backbone<R: Recipe>(
         ("data_sha256", run.data.clone()),
         ("config", config.to_toml()?),
     ];
+    if let ExportedModel::Vit(vit) = exported.model {
+        provenance.push(("num_heads", vit.num_heads.to_string()));
+    }
     let provenance: BTreeMap<String, String> =
         provenance.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-    Ok(save_backbone(path, exported.layout, exported.values, config.save.half, &provenance)?)
+    Ok(save_backbone(path, &exported, config.save.half, &provenance)?)
 }
 
 /// A method's name as its authors write it.

@@ -105,7 +105,9 @@ impl Metrics {
         csv.push('\n');
         for Look { epoch, step, knn, heads } in &self.looks {
             let _ = write!(csv, "{epoch},{step},{}", knn.map_or(String::new(), |knn| knn.to_string()));
-            heads.iter().for_each(|(_, share)| drop(write!(csv, ",{share}")));
+            for (_, share) in heads {
+                let _ = write!(csv, ",{share}");
+            }
             csv.push('\n');
         }
         write_atomically(&self.folder.join("monitor.csv"), csv.as_bytes())?;

@@ -6,12 +6,12 @@
 //! heads names right; a folder of class folders has nothing but that.
 
 use anyhow::{Context as _, Result};
-use backbone::{Backbone, Layer, Vit};
+use backbone::{Backbone, Layer, ResNet, Vit};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use dataset::{Dataset, Resize, Split, Transform};
 use ndarray::{Array2, Axis};
-use pretrain::{Augment, Images, Tiles, Training, Views};
+use pretrain::{Augment, ExportedModel, Images, Tiles, Training, Views};
 use probe::{KnnVote, LabelledRows};
 use serde::Serialize;
 
@@ -144,8 +144,8 @@ impl Monitor {
         if self.train.is_empty() || self.val.is_empty() {
             return Ok(None);
         }
-        let vit = backbone(training)?;
-        let (train, val) = (rows(&vit, &self.train, context)?, rows(&vit, &self.val, context)?);
+        let backbone = backbone(training)?;
+        let (train, val) = (rows(&*backbone, &self.train, context)?, rows(&*backbone, &self.val, context)?);
         let vote = KnnVote { ks: vec![self.k.min(train.1.len())], ..KnnVote::default() };
         let ranking = vote.rank(LabelledRows { rows: train.0.view(), classes: &train.1 }, val.0.view())?;
         Ok(Some(ranking[0].accuracy(&val.1)?.top1))
@@ -190,23 +190,25 @@ fn load(dataset: &dyn Dataset, config: &MonitorConfig, context: &Context) -> Res
 }
 
 /// The trained backbone as the network that extracts features.
-fn backbone(training: &dyn Training) -> Result<Vit> {
+fn backbone(training: &dyn Training) -> Result<Box<dyn Backbone>> {
     let exported = training.exported();
-    let tensors = exported.layout.tensors().iter().filter_map(|tensor| {
-        let name = tensor.name.strip_prefix("backbone.")?;
-        let values = tensor.slot.of(exported.values);
-        Some(Tensor::from_slice(values, tensor.shape.as_slice(), &Device::Cpu).map(|t| (name.to_owned(), t)))
-    });
-    let tensors = tensors.collect::<candle_core::Result<_>>()?;
-    Ok(Vit::new(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu), exported.vit)?)
+    let tensor = |(name, shape, values): (&str, &[usize], &[f32])| {
+        Tensor::from_slice(values, shape, &Device::Cpu).map(|tensor| (name.to_owned(), tensor))
+    };
+    let tensors = exported.tensors().map(tensor).collect::<candle_core::Result<_>>()?;
+    let weights = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+    Ok(match exported.model {
+        ExportedModel::Vit(config) => Box::new(Vit::new(weights, config)?),
+        ExportedModel::ResNet(config) => Box::new(ResNet::new(weights, config)?),
+    })
 }
 
 /// Patch features `[n, d]` and their classes.
-fn rows(vit: &Vit, images: &[Labelled], context: &Context) -> Result<(Array2<f32>, Vec<u32>)> {
-    let (d, mut values, mut classes) = (vit.spec().embed_dim, Vec::new(), Vec::new());
+fn rows(backbone: &dyn Backbone, images: &[Labelled], context: &Context) -> Result<(Array2<f32>, Vec<u32>)> {
+    let (d, mut values, mut classes) = (backbone.spec().embed_dim, Vec::new(), Vec::new());
     for Labelled { image, label } in images {
         context.interrupt.check()?;
-        let features = vit.forward_features(image, Layer::default())?;
+        let features = backbone.forward_features(image, Layer::default())?;
         let (gh, gw) = features.grid;
         let tokens: Vec<f32> = features.patches.flatten_all()?.to_vec1()?;
         let side = label.len_of(Axis(0)) / gh;
