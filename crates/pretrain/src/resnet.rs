@@ -386,6 +386,13 @@ mod tests {
         (0..n).map(|i| (i as f32 * 0.83 + phase).sin() + (i as f32 * 0.11 + 2.0 * phase).cos()).collect()
     }
 
+    /// Images without a pattern that batch norms of few pixels could stumble over.
+    fn noise(n: usize) -> Vec<f32> {
+        use rand::{Rng, SeedableRng};
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        (0..n).map(|_| rng.random_range(-1.5..1.5)).collect()
+    }
+
     struct Small {
         layout: Layout,
         buffers: Layout,
@@ -418,8 +425,8 @@ mod tests {
             [(false, true, None), (false, false, None), (true, true, None), (true, true, Some(&mix))]
         {
             let small = small(bottleneck, small_stem);
-            let side = if small_stem { 8 } else { 32 };
-            let images = wave(4 * 3 * side * side, 1.0);
+            let side = if small_stem { 16 } else { 64 };
+            let images = noise(4 * 3 * side * side);
             let mut buffers = crate::init::buffers(&small.buffers);
             let mut weights = Weights { params: &small.params, buffers: &mut buffers, mode: Mode::Train };
             let (mut kept, mut out) = (ResNetActivations::default(), Vec::new());
@@ -427,12 +434,12 @@ mod tests {
             let (mut grads, mut dimages) = (vec![0.0; small.layout.len()], Vec::new());
             let dout = wave(out.len(), 2.0);
             small.net.backward(&small.params, &mut grads, &dout, &mut kept, Some(&mut dimages));
-            // Rectifiers have corners: along a random direction few are met, and a small step meets fewer.
+            // Rectifiers have corners, which a step may pass: a rough check of every wire. Exact numbers are PyTorch's, below.
             let check = |what: &str, gradient: &[f32], of: &dyn Fn(&[f32], f32) -> f64| {
                 let mut direction = wave(gradient.len(), 0.9);
                 let length = direction.iter().map(|x| x * x).sum::<f32>().sqrt();
                 direction.iter_mut().for_each(|x| *x /= length);
-                let slope = (of(&direction, 1e-3) - of(&direction, -1e-3)) / 2e-3;
+                let slope = (of(&direction, 5e-4) - of(&direction, -5e-4)) / 1e-3;
                 let product: f64 = gradient.iter().zip(&direction).map(|(g, d)| f64::from(g * d)).sum();
                 let norm = gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
                 assert!(

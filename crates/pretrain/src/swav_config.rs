@@ -53,6 +53,7 @@ pub(crate) fn swav_views() -> ViewsConfig {
         local_size: 96,
         local_scale: (0.05, 0.14),
         blur: None,
+        jitter: 1.0,
     }
 }
 

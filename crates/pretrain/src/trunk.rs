@@ -224,3 +224,67 @@ impl Trunk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use safetensors::SafeTensors;
+
+    use super::*;
+    use crate::batch_norm::Mode;
+
+    fn read() -> BTreeMap<String, Vec<f32>> {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/pretrain/resnet.safetensors");
+        let bytes = std::fs::read(path).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let floats = |data: &[u8]| data.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+        file.iter().map(|(name, view)| (name.to_owned(), floats(view.data()))).collect()
+    }
+
+    fn close(got: &[f32], want: &[f32], relative: f32, what: &str) {
+        assert_eq!(got.len(), want.len(), "{what}");
+        let limit = relative * want.iter().fold(0.0, |top: f32, x| top.max(x.abs())) + 1e-6;
+        let off = got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off <= limit, "{what}: off by {off:e}, allowed {limit:e}");
+    }
+
+    /// PyTorch's numbers, in double precision (`tests/golden/pretrain/resnet.py`).
+    #[test]
+    fn a_resnet_there_and_back_is_pytorchs() {
+        let tensors = read();
+        for (name, bottleneck, small_stem, side) in
+            [("basic", false, true, 16), ("bottleneck", true, false, 64)]
+        {
+            let config = ResNetConfig { bottleneck, blocks: [1; 4], width: 4, small_stem };
+            let (mut layout, mut buffers) = (Layout::default(), Layout::default());
+            let trunk =
+                Trunk::add(&mut layout, &mut buffers, "", &TrunkConfig::ResNet(config), Readout::Mean);
+            let of = |key: &str| &tensors[&format!("{name}.{key}")];
+            let params: Vec<f32> =
+                layout.tensors().iter().flat_map(|t| of(&format!("param.{}", t.name)).clone()).collect();
+            let mut running = crate::init::buffers(&buffers);
+            let drops = Drops::of_images(0.0, 0, 0, 0, 1, 0..3);
+            let input = TrunkInput { images: of("images"), side, drops: (&drops, 0), mix: None };
+            let (mut kept, mut out, mut dimages) = (TrunkActivations::default(), Vec::new(), Vec::new());
+            let mut weights = Weights { params: &params, buffers: &mut running, mode: Mode::Train };
+            trunk.forward(&mut weights, input, &mut kept, &mut out);
+            close(&out, of("out"), 1e-5, "out");
+            let mut grads = vec![0.0; layout.len()];
+            trunk.backward(&params, &mut grads, of("weight"), &mut kept, Some(&mut dimages));
+            for tensor in layout.tensors() {
+                let want = of(&format!("grad.{}", tensor.name));
+                close(tensor.slot.of(&grads), want, 1e-4, &format!("{name} {}", tensor.name));
+            }
+            close(&dimages, of("dimages"), 1e-4, "images");
+            for tensor in buffers.tensors() {
+                close(tensor.slot.of(&running), of(&format!("after.{}", tensor.name)), 1e-5, &tensor.name);
+            }
+            let mut weights = Weights { params: &params, buffers: &mut running, mode: Mode::Eval };
+            trunk.forward(&mut weights, input, &mut kept, &mut out);
+            close(&out, of("out_eval"), 1e-5, "out of running statistics");
+        }
+    }
+}
