@@ -123,7 +123,7 @@ fn every_method_leaves_a_backbone_and_is_not_done_twice() {
         command.args(["extract", "--dataset", "scenes:train=2,val=1,size=48", "--res", "48", "--backbone"]);
         expect(command.arg(out.join("backbone.safetensors")).arg("--out").arg(scratch.path("features")), 0);
         // Another method does not go on in the folder.
-        let other = [AROUND, VIT].concat();
+        let other = [AROUND, VIT, "[optimizer]\nwarmup_epochs = 1\n"].concat();
         let (_, stderr) = expect(&mut pretrain(&scratch, "dino", &other, &out), 4);
         assert!(stderr.contains(&format!("trained by {method}; now dino")), "{stderr}");
     }

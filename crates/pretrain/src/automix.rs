@@ -606,7 +606,7 @@ impl Training for AutoMix {
     }
 
     fn step(&mut self, batch: Batch<'_>) -> Result<Report> {
-        AutoMix::step(self, batch.views, batch.classes)
+        Self::step(self, batch.views, batch.classes)
     }
 
     fn columns(&self) -> &'static [&'static str] {
@@ -814,7 +814,7 @@ mod tests {
     fn the_mask_loss_is_the_originals_and_its_gradient_a_slope() {
         let mask: Vec<f32> = (0..32).map(|i| 0.45 + 0.05 * (i as f32 * 0.9).sin()).collect();
         for (rewards, lambda) in [(false, 0.3), (true, 0.3), (true, 0.8), (false, 0.55)] {
-            let loss = |mask: &[f32]| mask_loss(mask, lambda, 0.1, rewards, 0.0, &mut vec![0.0; 32]);
+            let loss = |mask: &[f32]| mask_loss(mask, lambda, 0.1, rewards, 0.0, &mut [0.0; 32]);
             let mut grads = vec![0.0; 32];
             mask_loss(&mask, lambda, 0.1, rewards, 1.0, &mut grads);
             for i in 0..32 {

@@ -315,13 +315,13 @@ mod tests {
                 moved[i] += 1.0;
                 of(&moved) - start
             };
-            for i in 0..params.len() {
+            for (i, &got) in grads.iter().enumerate() {
                 let want = slope(&params, i, &|params| value(params, &x));
-                assert!((want - f64::from(grads[i])).abs() < 1e-3, "{kind:?} weight {i}");
+                assert!((want - f64::from(got)).abs() < 1e-3, "{kind:?} weight {i}");
             }
-            for i in 0..x.len() {
+            for (i, &got) in dx.iter().enumerate() {
                 let want = slope(&x, i, &|x| value(&params, x));
-                assert!((want - f64::from(dx[i])).abs() < 1e-3, "{kind:?} input {i}");
+                assert!((want - f64::from(got)).abs() < 1e-3, "{kind:?} input {i}");
             }
         }
     }

@@ -35,7 +35,7 @@ impl Recipe for DinoConfig {
     const METHOD: &'static str = "dino";
 
     fn check(&self) -> Result<()> {
-        DinoConfig::check(self)
+        Self::check(self)
     }
 
     fn train(&self) -> &TrainConfig {
@@ -114,11 +114,11 @@ impl Training for Dino {
     }
 
     fn device(&self) -> String {
-        Dino::device(self)
+        Self::device(self)
     }
 
     fn step(&mut self, batch: Batch<'_>) -> Result<Report> {
-        Ok(Dino::step(self, batch.views)?.into())
+        Ok(Self::step(self, batch.views)?.into())
     }
 
     fn columns(&self) -> &'static [&'static str] {
@@ -142,7 +142,7 @@ impl Training for Dino {
     }
 
     fn layout(&self) -> &Layout {
-        Dino::layout(self)
+        Self::layout(self)
     }
 
     fn vectors(&self) -> Vec<(&'static str, &Vec<f32>)> {

@@ -5,6 +5,7 @@
 //! them. Scores are view-major: all images of view 0, then of view 1, …
 
 use kernels::{for_each_row, max, simd};
+use rayon::prelude::*;
 
 use crate::buffer::sized;
 
@@ -40,18 +41,18 @@ pub fn swapped_loss(
     let share = 1.0 / (assigned.len() * (views - 1) * images) as f64;
     let inverse = (1.0 / temperature) as f32;
     let losses = sized(losses, views * images);
-    let rows = scores.chunks_mut(k).zip(losses.iter_mut()).collect::<Vec<_>>();
-    use rayon::prelude::*;
-    rows.into_par_iter().enumerate().for_each(|(row, (scores, loss))| {
-        let (view, image) = (row / images, row % images);
-        let others = assigned.iter().enumerate().filter(|(_, c)| **c != view);
-        let targets: Vec<&[f32]> =
-            others.map(|(place, _)| &assignments[(place * images + image) * k..][..k]).collect();
-        *loss = simd(
-            #[inline(always)]
-            || row_loss(scores, &targets, inverse, share as f32),
-        );
-    });
+    scores.par_chunks_mut(k.max(1)).zip(losses.par_iter_mut()).enumerate().for_each(
+        |(row, (scores, loss))| {
+            let (view, image) = (row / images, row % images);
+            let others = assigned.iter().enumerate().filter(|(_, c)| **c != view);
+            let targets: Vec<&[f32]> =
+                others.map(|(place, _)| &assignments[(place * images + image) * k..][..k]).collect();
+            *loss = simd(
+                #[inline(always)]
+                || row_loss(scores, &targets, inverse, share as f32),
+            );
+        },
+    );
     losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() * share
 }
 
@@ -151,8 +152,7 @@ mod tests {
         for (row, q) in [(0, 0), (1, 1), (4, 0), (5, 1)] {
             let x = [before[2 * row], before[2 * row + 1]].map(|x| f64::from(x) / 0.5);
             let lse = (x[0].exp() + x[1].exp()).ln();
-            expected -=
-                (0..2).map(|k| f64::from([[1.0, 0.0], [0.25, 0.75]][q][k]) * (x[k] - lse)).sum::<f64>() / 4.0;
+            expected -= (0..2).map(|k| [[1.0, 0.0], [0.25, 0.75]][q][k] * (x[k] - lse)).sum::<f64>() / 4.0;
         }
         assert!((loss - expected).abs() < 1e-6, "{loss} {expected}");
     }

@@ -306,7 +306,7 @@ impl Training for Swav {
     }
 
     fn step(&mut self, batch: Batch<'_>) -> Result<Report> {
-        Swav::step(self, batch.views)
+        Self::step(self, batch.views)
     }
 
     fn columns(&self) -> &'static [&'static str] {

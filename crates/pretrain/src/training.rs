@@ -78,10 +78,10 @@ pub struct DataShape {
 }
 
 /// How an image becomes views.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Augment {
     /// Two large and some small ones.
-    MultiCrop(MultiCrop),
+    MultiCrop(Box<MultiCrop>),
     /// One.
     Single(SingleView),
 }
@@ -112,7 +112,7 @@ impl Augment {
 
 impl From<MultiCrop> for Augment {
     fn from(crops: MultiCrop) -> Self {
-        Self::MultiCrop(crops)
+        Self::MultiCrop(Box::new(crops))
     }
 }
 
