@@ -25,6 +25,7 @@ mod line;
 mod literal;
 mod precision;
 mod pretrain;
+mod pretrain_methods;
 mod project;
 mod report;
 mod resume;

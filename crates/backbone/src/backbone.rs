@@ -82,6 +82,19 @@ pub struct BackboneSpec {
     pub patch_size: usize,
     /// `r`, the number of register tokens, which stand between the class token and the patches.
     pub registers: usize,
+    /// Of a convolutional network, whose maps shrink from stage to stage; empty for transformers. Stages are its blocks.
+    pub stages: Vec<Stage>,
+}
+
+/// A stage of a convolutional network.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stage {
+    /// Features of its map.
+    pub dim: usize,
+    /// Pixels of the image along a side of a pixel of the map.
+    pub stride: usize,
+    /// Floating-point operations of everything up to its end, for each pixel of the image.
+    pub work_per_pixel: f64,
 }
 
 impl BackboneSpec {
@@ -93,8 +106,18 @@ impl BackboneSpec {
         crate::layer::block_index(block, self.depth)
     }
 
-    /// Length of a feature of a layer. All facets are as long as a token: the heads share its dimensions out.
-    pub fn feature_dim(&self, _layer: Layer) -> usize {
-        self.embed_dim
+    /// Length of a feature of a layer. In a transformer all facets are as long as a token: the heads share its dimensions out.
+    pub fn feature_dim(&self, layer: Layer) -> usize {
+        self.stage(layer).map_or(self.embed_dim, |stage| stage.dim)
+    }
+
+    /// Pixels of the image along a side of a patch of a layer.
+    pub fn stride(&self, layer: Layer) -> usize {
+        self.stage(layer).map_or(self.patch_size, |stage| stage.stride)
+    }
+
+    /// The stage that a layer of a convolutional network is.
+    pub(crate) fn stage(&self, layer: Layer) -> Option<&Stage> {
+        self.stages.get(self.block_index(layer.block).ok()?)
     }
 }

@@ -99,6 +99,12 @@ pub enum Error {
         /// How many blocks there are.
         depth: usize,
     },
+    /// Something that only a transformer has.
+    #[error("a convolutional network has no {what}; its stages are blocks 0 to 3, and the facet is token")]
+    Convolutional {
+        /// What was asked for.
+        what: String,
+    },
     /// Images of a shape that cannot be cut into patches.
     #[error("images have shape {got:?}, expected [b, 3, h, w] with sides that are multiples of {patch_size}")]
     Images {
@@ -171,6 +177,7 @@ impl Error {
                 | Self::Device { .. }
                 | Self::Precision(_)
                 | Self::Facet(_)
+                | Self::Convolutional { .. }
                 | Self::Block { .. }
                 | Self::Images { .. }
         )

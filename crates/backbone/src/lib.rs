@@ -22,7 +22,7 @@ mod random;
 mod source;
 mod work;
 
-pub use backbone::{Backbone, BackboneSpec, Features};
+pub use backbone::{Backbone, BackboneSpec, Features, Stage};
 pub use checkpoint::{NamedTensor, named_tensors};
 pub use device::device;
 pub use embedded::embedded_names;
@@ -30,5 +30,8 @@ pub use error::{Error, Result};
 pub use hub::{hub_cache, hub_offline};
 pub use layer::{Facet, Layer};
 pub use load::{LoadOptions, Loaded, Origin, load, state_dict};
-pub use models::{Dinov2, Dinov2Config, Dinov3, Dinov3Config, Resampling, Vit, VitConfig, interpolate_pos};
+pub use models::{
+    Dinov2, Dinov2Config, Dinov3, Dinov3Config, ResNet, ResNetConfig, Resampling, Vit, VitConfig,
+    interpolate_pos,
+};
 pub use precision::Precision;

@@ -2,7 +2,8 @@
 //!
 //! Linear maps, class and register tokens and the position table are normal with deviation 0.02, cut off at ±2; their biases
 //! are 0, layer norms the identity and layer scales 1 (a training of DINOv2 starts with tiny ones, under which blocks say
-//! nothing). The patch projection keeps a convolution's default, uniform in `±1 / √(3 p²)`. Every
+//! nothing). The patch projection keeps a convolution's default, uniform in `±1 / √(3 p²)`. A ResNet's convolutions are normal
+//! with variance `2 / (outputs · k²)`, its batch norms the identity, their statistics 0 and 1. Every
 //! tensor has a ChaCha8 stream of its own, keyed by the recipe and the tensor's name: the same on every platform, for
 //! any order of filling and whatever else a model has.
 
@@ -49,7 +50,8 @@ pub(crate) fn weights(
 fn fill(name: &str, shape: &[usize], config: &ModelConfig, recipe: &str) -> Vec<f32> {
     let n = shape.iter().product();
     let rng = ChaCha8Rng::from_seed(Sha256::digest(format!("{recipe}, {name}")).into());
-    let patch_size = config.vit().patch_size;
+    let Some(vit) = config.vit() else { return fill_convolutional(name, shape, rng) };
+    let patch_size = vit.patch_size;
     let bound = 1.0 / ((3 * patch_size * patch_size) as f64).sqrt();
     if name.starts_with("patch_embed.") {
         draw(rng, n, Uniform::new(-bound, bound).expect("the bound is finite and positive"))
@@ -61,6 +63,18 @@ fn fill(name: &str, shape: &[usize], config: &ModelConfig, recipe: &str) -> Vec<
         vec![1.0; n]
     } else {
         draw(rng, n, Normal::new(0.0, INIT_STD).expect("the deviation is finite"))
+    }
+}
+
+/// The values of one tensor of a ResNet.
+fn fill_convolutional(name: &str, shape: &[usize], rng: impl Rng) -> Vec<f32> {
+    let n = shape.iter().product();
+    match shape {
+        &[outputs, _, k, _] => {
+            let std = (2.0 / (outputs * k * k) as f64).sqrt();
+            draw(rng, n, Normal::new(0.0, std).expect("the deviation is finite"))
+        }
+        _ => vec![if name.ends_with("weight") || name.ends_with("var") { 1.0 } else { 0.0 }; n],
     }
 }
 

@@ -7,7 +7,8 @@ impl BackboneSpec {
     /// multiply-add counts as two. Norms, softmax and GELU are left out, as is usual.
     ///
     /// With `n` tokens, `t` of them patches of side `p`, and `m` hidden units: `6 t p² d` for the patches, and for every block
-    /// `6 n d²` (queries, keys, values), `4 n² d` (attention), `2 n d²` (projection) and `4 n d m` (perceptron).
+    /// `6 n d²` (queries, keys, values), `4 n² d` (attention), `2 n d²` (projection) and `4 n d m` (perceptron). Of a
+    /// convolutional network the convolutions.
     ///
     /// # Errors
     /// [`Error::Block`](crate::Error::Block) if there is no such block.
@@ -19,6 +20,13 @@ impl BackboneSpec {
     /// # Ok::<(), backbone::Error>(())
     /// ```
     pub fn work(&self, (h, w): (usize, usize), layers: &[Layer]) -> Result<f64> {
+        if !self.stages.is_empty() {
+            let mut work: f64 = 0.0;
+            for layer in layers {
+                work = work.max(self.stages[self.block_index(layer.block)?].work_per_pixel);
+            }
+            return Ok(work * (h * w) as f64);
+        }
         let (p, d, m) = (self.patch_size as f64, self.embed_dim as f64, self.mlp_dim as f64);
         let patches = ((h / self.patch_size) * (w / self.patch_size)) as f64;
         let tokens = 1.0 + self.registers as f64 + patches;
@@ -47,6 +55,7 @@ mod tests {
             mlp_dim: 5,
             patch_size: 4,
             registers: 1,
+            stages: Vec::new(),
         };
         let work = |block, facet| spec.work((8, 12), &[Layer { block, facet }]).unwrap();
         // 6 patches and 8 tokens: by hand.

@@ -32,7 +32,7 @@ struct Picture {
 }
 
 impl ClassFolder {
-    const NAME: &'static str = "classes";
+    pub(crate) const NAME: &'static str = "classes";
 
     /// Lists `split` of the folder `root`; decodes nothing. Folders elsewhere: [`OpenOptions::open_classes`](crate::OpenOptions::open_classes).
     ///
@@ -178,6 +178,14 @@ impl Dataset for ClassFolder {
     /// None: there are no label maps; see [`ClassFolder::class_names`].
     fn classes(&self) -> Option<&ClassTable> {
         None
+    }
+
+    fn class_of(&self, i: usize) -> Option<u32> {
+        Some(self.class(i))
+    }
+
+    fn class_names(&self) -> Vec<String> {
+        self.classes.clone()
     }
 
     fn fingerprint(&self) -> Result<String> {

@@ -17,6 +17,8 @@ pub struct Concat {
     starts: Vec<usize>,
     ids: Vec<String>,
     classes: Option<ClassTable>,
+    /// The class names that all parts have.
+    names: Vec<String>,
     problems: Vec<Problem>,
 }
 
@@ -47,7 +49,9 @@ pub fn concat(parts: Vec<Box<dyn Dataset>>) -> Result<Concat> {
     });
     let problems = problems.collect();
     let classes = parts[0].classes().filter(|first| parts.iter().all(|part| part.classes() == Some(first)));
-    Ok(Concat { starts, ids: ids(&parts, &prefixes), classes: classes.cloned(), problems, parts })
+    let first = parts[0].class_names();
+    let names = if parts.iter().all(|part| part.class_names() == first) { first } else { Vec::new() };
+    Ok(Concat { starts, ids: ids(&parts, &prefixes), classes: classes.cloned(), names, problems, parts })
 }
 
 /// What tells the parts apart: nothing for a single one, else their names, numbered where two are equal.
@@ -97,6 +101,16 @@ impl Dataset for Concat {
 
     fn classes(&self) -> Option<&ClassTable> {
         self.classes.as_ref()
+    }
+
+    fn class_of(&self, i: usize) -> Option<u32> {
+        let part = self.starts.partition_point(|start| *start <= i) - 1;
+        let class = self.parts[part].class_of(i - self.starts[part]);
+        class.filter(|_| !self.names.is_empty())
+    }
+
+    fn class_names(&self) -> Vec<String> {
+        self.names.clone()
     }
 
     fn fingerprint(&self) -> Result<String> {

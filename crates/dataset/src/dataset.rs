@@ -41,6 +41,20 @@ pub trait Dataset: Send + Sync {
     /// The classes of the label maps; `None` if no sample has one.
     fn classes(&self) -> Option<&ClassTable>;
 
+    /// The class of sample `i` as a whole: an index into [`Dataset::class_names`]. `None` where samples have none, as
+    /// those with label maps.
+    ///
+    /// # Panics
+    /// If `i >= len()`.
+    fn class_of(&self, _i: usize) -> Option<u32> {
+        None
+    }
+
+    /// Names of the classes of samples or of their pixels; none if they have none.
+    fn class_names(&self) -> Vec<String> {
+        self.classes().map(|table| table.names.clone()).unwrap_or_default()
+    }
+
     /// SHA-256, in hexadecimal, over everything that identifies the inputs.
     ///
     /// For files: relative paths and contents of images and labels, and the class table. Not over where

@@ -18,7 +18,8 @@ use crate::{ClassFolder, Dataset, Error, Local, Memo, Opener, Result, Split};
 /// Opens the data set that `spec` names; lists it, decodes nothing.
 ///
 /// * `spec`: `scenes`, `scenes:train=64,val=32,size=160,seed=0`, `camvid:ROOT`, `cocostuff27:ROOT` (also 15 and 3),
-///   `cityscapes27:ROOT`, `potsdam3:ROOT`, `voc:ROOT`, `directory:ROOT[?classes=N]`, `folder:DIR`, or the path of a folder.
+///   `cityscapes27:ROOT`, `potsdam3:ROOT`, `voc:ROOT`, `directory:ROOT[?classes=N]`, `classes:ROOT` (a folder per class),
+///   `folder:DIR`, or the path of a folder.
 /// * `split`: a folder of images has no splits and ignores it.
 ///
 /// Roots lie on this machine; see [`open_with`] for others, and [`OpenOptions`] for a memo.
@@ -96,6 +97,9 @@ impl<'a> OpenOptions<'a> {
         if name == ImageFolder::NAME {
             return Ok(Box::new(ImageFolder::open(source("DIR")?)?));
         }
+        if name == ClassFolder::NAME {
+            return Ok(Box::new(ClassFolder::from(source("ROOT")?, split)?));
+        }
         if let Some(table) = TABLES.iter().find(|table| table.name == name) {
             return Ok(Box::new(LabelledFolder::open(table, source("ROOT")?, split)?));
         }
@@ -138,6 +142,7 @@ fn known() -> String {
     let tables = names.map(|name| format!("{name}:ROOT"));
     let others = [
         format!("{}:{}", directory::NAME, directory::PLACEHOLDER),
+        format!("{}:ROOT", ClassFolder::NAME),
         format!("{}:DIR", ImageFolder::NAME),
         format!("{}[:KEY=VALUE,…]", Scenes::NAME),
     ];

@@ -1,55 +1,76 @@
 //! A pretraining file: what is trained on, how it is watched, and the method's own settings.
 //!
-//! The tables `[backbone]` to `[train]` are `pretrain::DinoConfig`, whose defaults are the published ones. `[data]`, `[monitor]`
-//! and `[save]` say where images come from and what happens around the training.
+//! `[data]`, `[monitor]` and `[save]` say where images come from and what happens around the training. All other tables are the
+//! method's [`Recipe`]; what a file does not say has the method's published default, also within a table.
 
 use std::path::Path;
 
 use anyhow::Result;
-use pretrain::{
-    BackboneConfig, DinoConfig, HeadConfig, LossConfig, OptimizerConfig, TeacherConfig, TrainConfig,
-    ViewsConfig,
-};
-use serde::{Deserialize, Serialize};
+use pretrain::Recipe;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::exit::usage;
 use crate::toml_file::TomlFile;
 
-/// The whole file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PretrainConfig {
+/// The whole file of a method.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct PretrainConfig<R> {
     /// Name of the run.
     pub name: String,
     /// Images.
     pub data: DataConfig,
     /// A labelled set to watch the features on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub monitor: Option<MonitorConfig>,
     /// Which checkpoints are kept.
-    #[serde(default)]
     pub save: SaveConfig,
+    /// The method's tables.
+    #[serde(flatten)]
+    pub method: R,
+}
+
+/// The part that all methods have.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Around {
+    name: String,
+    data: DataConfig,
+    monitor: Option<MonitorConfig>,
     #[serde(default)]
-    pub backbone: BackboneConfig,
-    #[serde(default)]
-    pub head: HeadConfig,
-    #[serde(default)]
-    pub views: ViewsConfig,
-    #[serde(default)]
-    pub loss: LossConfig,
-    #[serde(default)]
-    pub teacher: TeacherConfig,
-    #[serde(default)]
-    pub optimizer: OptimizerConfig,
-    #[serde(default)]
-    pub train: TrainConfig,
+    save: SaveConfig,
+}
+
+impl<'de, R: Recipe> Deserialize<'de> for PretrainConfig<R> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut own = toml::Table::deserialize(deserializer)?;
+        let mut around = toml::Table::new();
+        for key in ["name", "data", "monitor", "save"] {
+            around.extend(own.remove(key).map(|value| (key.to_owned(), value)));
+        }
+        let Around { name, data, monitor, save } = around.try_into().map_err(D::Error::custom)?;
+        let mut all = toml::Table::try_from(R::default()).map_err(D::Error::custom)?;
+        overlay(&mut all, own);
+        let method = all.try_into().map_err(D::Error::custom)?;
+        Ok(Self { name, data, monitor, save, method })
+    }
+}
+
+/// Puts one table over another, tables within them too.
+fn overlay(under: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(toml::Value::Table(under)), toml::Value::Table(over)) => overlay(under, over),
+            (_, value) => drop(under.insert(key, value)),
+        }
+    }
 }
 
 /// `[data]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DataConfig {
-    /// Data sets as `--dataset` spells them; labels are not used.
+    /// Data sets as `--dataset` spells them; only methods with classes use labels.
     pub datasets: Vec<String>,
     /// Part of each.
     #[serde(default = "all")]
@@ -61,6 +82,10 @@ pub(crate) struct DataConfig {
     /// Side of a tile as a fraction of the image's shorter side; tiles overlap if they must.
     #[serde(default = "whole")]
     pub tile_size: f64,
+    /// Share of the images of each class that is trained on, at least one of each: 0.01 and 0.1 are the usual tests of
+    /// learning with few labels. Only methods that use labels.
+    #[serde(default = "whole")]
+    pub label_share: f64,
     /// Pixels that are kept decoded, in MiB; the others are decoded again in every epoch.
     #[serde(default = "memory")]
     pub memory_mib: usize,
@@ -146,22 +171,7 @@ impl Default for SaveConfig {
     }
 }
 
-impl PretrainConfig {
-    /// The method's part.
-    pub(crate) fn dino(&self) -> DinoConfig {
-        DinoConfig {
-            backbone: self.backbone.clone(),
-            head: self.head.clone(),
-            views: self.views.clone(),
-            loss: self.loss.clone(),
-            teacher: self.teacher.clone(),
-            optimizer: self.optimizer.clone(),
-            train: self.train.clone(),
-        }
-    }
-}
-
-impl TomlFile for PretrainConfig {
+impl<R: Recipe> TomlFile for PretrainConfig<R> {
     const WHAT: &'static str = "pretraining file";
 
     fn check(&self) -> Result<()> {
@@ -171,6 +181,14 @@ impl TomlFile for PretrainConfig {
             ((1..=64).contains(&data.tiles), "data.tiles must be between 1 and 64"),
             (is_folder_name(&self.name), "name must be a folder's name, without / or .."),
             (data.tile_size > 0.0 && data.tile_size <= 1.0, "data.tile_size must be above 0 and at most 1"),
+            (
+                data.label_share > 0.0 && data.label_share <= 1.0,
+                "data.label_share must be above 0 and at most 1",
+            ),
+            (
+                data.label_share == 1.0 || self.method.is_supervised(),
+                "data.label_share belongs to methods that use labels",
+            ),
             (self.save.every_epochs > 0, "save.every_epochs must be at least 1"),
             (
                 self.monitor.as_ref().is_none_or(|m| m.every_epochs > 0 && m.images > 0 && m.k > 0),
@@ -181,7 +199,7 @@ impl TomlFile for PretrainConfig {
             return Err(usage(*reason));
         }
         if let Some(monitor) = &self.monitor {
-            let patch = self.backbone.vit()?.patch_size;
+            let patch = self.method.granule()?;
             if !monitor.res.is_multiple_of(patch) || monitor.res == 0 {
                 return Err(usage(format!(
                     "monitor.res {} is not a multiple of patches of {patch}",
@@ -189,7 +207,7 @@ impl TomlFile for PretrainConfig {
                 )));
             }
         }
-        Ok(self.dino().check()?)
+        Ok(self.method.check()?)
     }
 }
 
@@ -201,15 +219,24 @@ fn is_folder_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use pretrain::{AutoMixConfig, DeepClusterConfig, DinoConfig, SwavConfig};
+
     use super::*;
+
+    type Dino = PretrainConfig<DinoConfig>;
+    type Swav = PretrainConfig<SwavConfig>;
 
     const MINIMAL: &str = "name = \"x\"\n[data]\ndatasets = [\"scenes\"]\n";
 
     #[test]
     fn defaults_are_the_published_settings_and_read_back() {
-        let config = PretrainConfig::parse(MINIMAL, &[]).unwrap();
-        assert_eq!(config.dino(), DinoConfig::default());
-        assert_eq!(PretrainConfig::parse(&config.to_toml().unwrap(), &[]).unwrap(), config);
+        let config = Dino::parse(MINIMAL, &[]).unwrap();
+        assert_eq!(config.method, DinoConfig::default());
+        assert_eq!(Dino::parse(&config.to_toml().unwrap(), &[]).unwrap(), config);
+        // Within a table too: a SwAV file that names one size keeps SwAV's others.
+        let swav = Swav::parse(MINIMAL, &["views.global_size=160".into()]).unwrap();
+        assert_eq!((swav.method.views.locals, swav.method.views.global_scale), (6, (0.14, 1.0)));
+        assert_eq!(Swav::parse(&swav.to_toml().unwrap(), &[]).unwrap(), swav);
     }
 
     /// The weights inside the program state a recipe: it is the one in `experiments/`.
@@ -220,9 +247,10 @@ mod tests {
         let (_, header) = safetensors::SafeTensors::read_metadata(file).unwrap();
         let about = header.metadata().clone().unwrap();
         let recipe = include_str!("../../../experiments/pretrain/scenes-micro.toml");
-        let recipe = PretrainConfig::parse(recipe, &[]).unwrap();
-        assert_eq!(PretrainConfig::parse(&about["config"], &[]).unwrap(), recipe);
-        assert_eq!(about["step"], (recipe.train.epochs * (27_000 / recipe.train.batch_size)).to_string());
+        let recipe = Dino::parse(recipe, &[]).unwrap();
+        assert_eq!(Dino::parse(&about["config"], &[]).unwrap(), recipe);
+        let train = &recipe.method.train;
+        assert_eq!(about["step"], (train.epochs * (27_000 / train.batch_size)).to_string());
     }
 
     #[test]
@@ -233,7 +261,13 @@ mod tests {
             recipes.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
         assert!(recipes.len() >= 3);
         for recipe in recipes {
-            PretrainConfig::read(&recipe, &[]).unwrap();
+            let name = recipe.file_stem().unwrap().to_string_lossy().into_owned();
+            match name.split('-').next().unwrap() {
+                "swav" => drop(Swav::read(&recipe, &[]).unwrap()),
+                "automix" => drop(PretrainConfig::<AutoMixConfig>::read(&recipe, &[]).unwrap()),
+                "deepcluster" => drop(PretrainConfig::<DeepClusterConfig>::read(&recipe, &[]).unwrap()),
+                _ => drop(Dino::read(&recipe, &[]).unwrap()),
+            }
         }
     }
 
@@ -251,7 +285,7 @@ mod tests {
             if item.starts_with("monitor") {
                 items.push("monitor.res=100".into());
             }
-            let error = PretrainConfig::parse(MINIMAL, &items).unwrap_err();
+            let error = Dino::parse(MINIMAL, &items).unwrap_err();
             let line = crate::exit::one_line(&error);
             assert!(crate::exit::code(&error) == 2 && line.contains(word), "{line}");
         }

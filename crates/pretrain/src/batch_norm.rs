@@ -1,13 +1,20 @@
-//! Batch norm over rows, as the head may use it: `y = (x - mean) / √(var + ε) · w + b` per column.
+//! Batch norm over rows: `y = (x - mean) / √(var + ε) · w + b` per column. Rows are images, or pixels of images.
 //!
 //! In training the statistics are the batch's (the variance that of the population), and running ones follow them (with the
-//! unbiased variance). Running statistics are no parameters: student and teacher each keep their own.
+//! unbiased variance). Running statistics are no parameters: student and teacher each keep their own. Sums run row after
+//! row in double precision, side by side over columns.
+
+use kernels::{for_each_row, simd};
+use rayon::prelude::*;
 
 use crate::buffer::sized;
 use crate::params::{Layout, Slot, two_mut};
 
 const EPS: f64 = 1e-5;
 const MOMENTUM: f64 = 0.1;
+
+/// Columns that are summed side by side.
+const COLUMNS: usize = 16;
 
 /// Which statistics a batch norm uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +40,7 @@ pub(crate) struct BatchNorm {
 pub(crate) struct BatchNormActivations {
     unit: Vec<f32>,  // [rows, d], normalised
     scale: Vec<f32>, // [d], 1 / √(var + ε)
+    sums: [Vec<f64>; 2],
 }
 
 impl BatchNorm {
@@ -53,32 +61,50 @@ impl BatchNorm {
         kept: &mut BatchNormActivations,
     ) {
         let (d, rows) = (self.d, x.len() / self.d);
-        let unit = sized(&mut kept.unit, x.len());
-        let scale = sized(&mut kept.scale, d);
+        let BatchNormActivations { unit, scale, sums: [means, variances] } = kept;
+        let (means, variances) = (sized(means, d), sized(variances, d));
         let (running_mean, running_var) = two_mut(buffers, self.running_mean, self.running_var);
-        for column in 0..d {
-            let values = || x.iter().skip(column).step_by(d).map(|&x| f64::from(x));
-            let (mean, variance) = match mode {
-                Mode::Eval => (f64::from(running_mean[column]), f64::from(running_var[column])),
-                Mode::Train => {
-                    let mean = values().sum::<f64>() / rows as f64;
-                    let squares = values().map(|x| (x - mean).powi(2)).sum::<f64>();
-                    follow(&mut running_mean[column], mean);
-                    follow(&mut running_var[column], squares / (rows.max(2) - 1) as f64);
-                    (mean, squares / rows as f64)
+        match mode {
+            Mode::Eval => {
+                means.iter_mut().zip(&*running_mean).for_each(|(mean, &running)| *mean = running.into());
+                variances.iter_mut().zip(&*running_var).for_each(|(var, &running)| *var = running.into());
+            }
+            Mode::Train => {
+                column_sums(x, d, means, |sum, x, _| *sum += x, &[]);
+                means.iter_mut().for_each(|sum| *sum /= rows as f64);
+                let centre = means.to_vec();
+                column_sums(x, d, variances, |sum, x, mean| *sum += (x - mean) * (x - mean), &centre);
+                for column in 0..d {
+                    follow(&mut running_mean[column], means[column]);
+                    follow(&mut running_var[column], variances[column] / (rows.max(2) - 1) as f64);
+                    variances[column] /= rows as f64;
                 }
-            };
-            scale[column] = (1.0 / (variance + EPS).sqrt()) as f32;
-            for row in 0..rows {
-                unit[row * d + column] = (x[row * d + column] - mean as f32) * scale[column];
             }
         }
+        let scale = sized(scale, d);
+        scale.iter_mut().zip(&*variances).for_each(|(s, var)| *s = (1.0 / (var + EPS).sqrt()) as f32);
+        let (scale, means) = (&*scale, &*means);
         let (weight, bias) = (self.weight.of(params), self.bias.of(params));
-        for (x, unit) in x.chunks_exact_mut(d).zip(unit.chunks_exact(d)) {
-            for i in 0..d {
-                x[i] = unit[i].mul_add(weight[i], bias[i]);
+        let unit = sized(unit, x.len());
+        let input = &*x;
+        for_each_row(unit, d, |row, unit| {
+            let x = &input[row * d..][..d];
+            for column in 0..d {
+                unit[column] = (x[column] - means[column] as f32) * scale[column];
             }
-        }
+        });
+        let unit = &*unit;
+        for_each_row(x, d, |row, x| {
+            let unit = &unit[row * d..][..d];
+            simd(
+                #[inline(always)]
+                || {
+                    for column in 0..d {
+                        x[column] = unit[column].mul_add(weight[column], bias[column]);
+                    }
+                },
+            );
+        });
     }
 
     /// Adds the parameters' gradients and turns `dy`, `[rows, d]`, into the input's. For [`Mode::Train`].
@@ -86,27 +112,63 @@ impl BatchNorm {
         &self,
         params: &[f32],
         grads: &mut [f32],
-        kept: &BatchNormActivations,
+        kept: &mut BatchNormActivations,
         dy: &mut [f32],
     ) {
         let (d, rows) = (self.d, dy.len() / self.d);
         let weight = self.weight.of(params);
+        let BatchNormActivations { unit, scale, sums: [sums, alongs] } = kept;
+        let (sums, alongs) = (sized(sums, d), sized(alongs, d));
+        column_sums(dy, d, sums, |sum, dy, _| *sum += dy, &[]);
+        column_products(dy, unit, d, alongs);
         let (dweight, dbias) = two_mut(grads, self.weight, self.bias);
         for column in 0..d {
-            let at = |row: usize| row * d + column;
-            let sum: f64 = (0..rows).map(|row| f64::from(dy[at(row)])).sum();
-            let along: f64 =
-                (0..rows).map(|row| f64::from(dy[at(row)]) * f64::from(kept.unit[at(row)])).sum();
-            dweight[column] += along as f32;
-            dbias[column] += sum as f32;
-            let (mean, along) = (sum / rows as f64, along / rows as f64);
-            let scale = weight[column] * kept.scale[column];
-            for row in 0..rows {
-                let d = f64::from(dy[at(row)]) - mean - f64::from(kept.unit[at(row)]) * along;
-                dy[at(row)] = scale * d as f32;
+            dweight[column] += alongs[column] as f32;
+            dbias[column] += sums[column] as f32;
+            sums[column] /= rows as f64;
+            alongs[column] /= rows as f64;
+        }
+        let (unit, scale, sums, alongs) = (&*unit, &*scale, &*sums, &*alongs);
+        for_each_row(dy, d, |row, dy| {
+            let unit = &unit[row * d..][..d];
+            for column in 0..d {
+                let slope = f64::from(dy[column]) - sums[column] - f64::from(unit[column]) * alongs[column];
+                dy[column] = weight[column] * scale[column] * slope as f32;
+            }
+        });
+    }
+}
+
+/// `f(sum, x, centre)` for every number of each column, row after row.
+fn column_sums(
+    x: &[f32],
+    d: usize,
+    sums: &mut [f64],
+    f: impl Fn(&mut f64, f64, f64) + Sync + Copy,
+    centre: &[f64],
+) {
+    sums.par_chunks_mut(COLUMNS).enumerate().for_each(|(block, sums)| {
+        sums.fill(0.0);
+        for row in x.chunks_exact(d) {
+            let numbers = &row[block * COLUMNS..][..sums.len()];
+            for (i, (sum, &x)) in sums.iter_mut().zip(numbers).enumerate() {
+                f(sum, x.into(), centre.get(block * COLUMNS + i).copied().unwrap_or(0.0));
             }
         }
-    }
+    });
+}
+
+/// `Σ a b` of each column, row after row.
+fn column_products(a: &[f32], b: &[f32], d: usize, sums: &mut [f64]) {
+    sums.par_chunks_mut(COLUMNS).enumerate().for_each(|(block, sums)| {
+        sums.fill(0.0);
+        for (a, b) in a.chunks_exact(d).zip(b.chunks_exact(d)) {
+            let at = block * COLUMNS..block * COLUMNS + sums.len();
+            for ((sum, &a), &b) in sums.iter_mut().zip(&a[at.clone()]).zip(&b[at]) {
+                *sum += f64::from(a) * f64::from(b);
+            }
+        }
+    });
 }
 
 /// A running statistic's step towards that of a batch.

@@ -1,8 +1,8 @@
 //! A run's state on disk: what a resumed run needs to go on to the same bits.
 //!
-//! `state.safetensors` holds student, teacher, the optimiser's moments, the centre and the running statistics as flat vectors,
-//! and in its metadata the step, the counts of the optimiser, the configuration and what it was trained on. There is no random
-//! state to store: views, order of images and stochastic depth are functions of seed and step. The file is written
+//! `state.safetensors` holds the vectors that the method names (parameters, moments, running statistics, …), and in its metadata
+//! the step, whole numbers such as the counts of the optimiser, the configuration and what it was trained on. There is no
+//! random state to store: views, order of images and stochastic depth are functions of seed and step. The file is written
 //! beside the old one, flushed and renamed, so that at any moment one of the two is whole; its checksum is checked on
 //! reading.
 
@@ -16,9 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tensorfile::Tensor;
 
-use crate::config::DinoConfig;
-use crate::dino::{Dino, DinoState};
-use crate::params::Layout;
+use crate::training::{Exported, Recipe, Training};
 use crate::{Error, Result};
 
 /// Raised when older files can no longer be read.
@@ -27,24 +25,49 @@ const FORMAT: u32 = 2;
 /// What must be the same for a run to go on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunIdentity {
-    /// The configuration.
-    pub config: DinoConfig,
+    /// The method's settings, tables of numbers and words.
+    pub config: serde_json::Value,
     /// The data set's fingerprint.
     pub data: String,
     /// Number of training images.
     pub images: usize,
 }
 
+impl RunIdentity {
+    /// * `data`: the data set's fingerprint.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the settings are none that a file can hold.
+    pub fn new(config: &impl Recipe, data: String, images: usize) -> Result<Self> {
+        let config = serde_json::to_value(config)
+            .map_err(|e| Error::Config { setting: "configuration", reason: e.to_string() })?;
+        Ok(Self { config, data, images })
+    }
+}
+
 /// The metadata of a state file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     format: u32,
+    /// DINO's files of before there were others do not say.
+    #[serde(default = "dino")]
+    method: String,
     run: RunIdentity,
     step: usize,
     optimizer_steps: Vec<u64>,
+    /// Other whole numbers of the method.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    counts: BTreeMap<String, Vec<u64>>,
     /// Where it was trained last.
     device: String,
 }
+
+fn dino() -> String {
+    "dino".into()
+}
+
+/// The count that every method has.
+const OPTIMIZER_STEPS: &str = "optimizer_steps";
 
 /// What every version of the metadata has.
 #[derive(Debug, Deserialize)]
@@ -52,47 +75,25 @@ struct Format {
     format: u32,
 }
 
-/// Names of the vectors, in the order in which they are hashed.
-const VECTORS: [&str; 7] =
-    ["student", "teacher", "first_moments", "second_moments", "center", "student_buffers", "teacher_buffers"];
-
-fn vectors(state: &DinoState) -> [&[f32]; 7] {
-    [
-        &state.student,
-        &state.teacher,
-        &state.optimizer.first,
-        &state.optimizer.second,
-        &state.center.values,
-        &state.student_buffers,
-        &state.teacher_buffers,
-    ]
-}
-
-fn vectors_mut(state: &mut DinoState) -> [&mut Vec<f32>; 7] {
-    [
-        &mut state.student,
-        &mut state.teacher,
-        &mut state.optimizer.first,
-        &mut state.optimizer.second,
-        &mut state.center.values,
-        &mut state.student_buffers,
-        &mut state.teacher_buffers,
-    ]
-}
-
 /// Writes the state of a run, replacing an older one in one step.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written; the older one is then still there.
-pub fn save_state(path: &Path, dino: &Dino, run: &RunIdentity) -> Result<()> {
-    let vectors = VECTORS.iter().zip(vectors(&dino.state)).filter(|(_, values)| !values.is_empty());
-    let tensors: Vec<_> = vectors.map(|(name, values)| Tensor::f32(*name, &[values.len()], values)).collect();
+pub fn save_state(path: &Path, training: &dyn Training, run: &RunIdentity) -> Result<()> {
+    let vectors = training.vectors();
+    let vectors = vectors.iter().filter(|(_, values)| !values.is_empty());
+    let tensors: Vec<_> =
+        vectors.map(|(name, values)| Tensor::f32(*name, &[values.len()], values.as_slice())).collect();
+    let mut counts: BTreeMap<String, Vec<u64>> =
+        training.counts().into_iter().map(|(name, numbers)| (name.to_owned(), numbers)).collect();
     let header = Header {
         format: FORMAT,
+        method: training.plan().method.to_owned(),
         run: run.clone(),
-        step: dino.state.step,
-        optimizer_steps: dino.state.optimizer.steps.clone(),
-        device: dino.device(),
+        step: training.step_number(),
+        optimizer_steps: counts.remove(OPTIMIZER_STEPS).unwrap_or_default(),
+        counts,
+        device: training.device(),
     };
     let header = serde_json::to_string(&header).map_err(|e| damaged(path, e))?;
     let hash = tensors.iter().fold(Sha256::new_with_prefix(&header), |hash, t| hash.chain_update(&t.bytes));
@@ -106,7 +107,7 @@ pub fn save_state(path: &Path, dino: &Dino, run: &RunIdentity) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Checkpoint`] if the file is damaged or belongs to another run, [`Error::Io`] if it cannot be read.
-pub fn load_state(path: &Path, dino: &mut Dino, run: &RunIdentity) -> Result<String> {
+pub fn load_state(path: &Path, training: &mut dyn Training, run: &RunIdentity) -> Result<String> {
     let file = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
     let (_, metadata) = SafeTensors::read_metadata(&file).map_err(|e| damaged(path, e))?;
     let note = |name: &str| metadata.metadata().as_ref().and_then(|map| map.get(name));
@@ -116,8 +117,11 @@ pub fn load_state(path: &Path, dino: &mut Dino, run: &RunIdentity) -> Result<Str
     if format.format != FORMAT {
         return Err(damaged(path, format!("format {} is unknown; expected {FORMAT}", format.format)));
     }
-    let header: Header = serde_json::from_str(text).map_err(|e| damaged(path, e))?;
-    if let Some(difference) = difference(&header.run, run) {
+    let mut header: Header = serde_json::from_str(text).map_err(|e| damaged(path, e))?;
+    let (plan, now) = (training.plan(), training.plan().method);
+    let other_method =
+        (header.method != now).then(|| format!("it was trained by {}; now {now}", header.method));
+    if let Some(difference) = other_method.or_else(|| difference(&header.run, run)) {
         return Err(Error::Checkpoint {
             path: path.into(),
             reason: format!(
@@ -126,10 +130,10 @@ pub fn load_state(path: &Path, dino: &mut Dino, run: &RunIdentity) -> Result<Str
         });
     }
     let tensors = SafeTensors::deserialize(&file).map_err(|e| damaged(path, e))?;
-    let mut state = dino.state.clone();
-    let mut hash = Sha256::new_with_prefix(text);
-    for (name, vector) in VECTORS.iter().zip(vectors_mut(&mut state)) {
+    let (mut read, mut hash) = (Vec::new(), Sha256::new_with_prefix(text));
+    for (name, vector) in training.vectors() {
         if vector.is_empty() {
+            read.push(Vec::new());
             continue;
         }
         let tensor = tensors.tensor(name).map_err(|e| damaged(path, e))?;
@@ -139,17 +143,22 @@ pub fn load_state(path: &Path, dino: &mut Dino, run: &RunIdentity) -> Result<Str
         }
         hash.update(tensor.data());
         let numbers = tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
-        vector.iter_mut().zip(numbers).for_each(|(to, from)| *to = from);
+        read.push(numbers.collect());
     }
     if note("sha256") != Some(&hex(&hash.finalize())) {
         return Err(damaged(path, "its checksum does not match; the file is damaged"));
     }
-    if header.optimizer_steps.len() != state.optimizer.steps.len() || header.step > dino.steps() {
+    header.counts.insert(OPTIMIZER_STEPS.to_owned(), header.optimizer_steps);
+    let mut counts = Vec::new();
+    for (name, numbers) in training.counts() {
+        let stored = header.counts.remove(name).filter(|stored| stored.len() == numbers.len());
+        counts.push((name, stored.ok_or_else(|| damaged(path, "its counts do not fit the network"))?));
+    }
+    if header.step > plan.steps {
         return Err(damaged(path, "its counts do not fit the network"));
     }
-    state.optimizer.steps = header.optimizer_steps;
-    state.step = header.step;
-    dino.state = state;
+    training.vectors_mut().into_iter().zip(read).for_each(|((_, vector), read)| *vector = read);
+    training.set_counts(header.step, counts);
     Ok(header.device)
 }
 
@@ -158,8 +167,7 @@ fn difference(stored: &RunIdentity, asked: &RunIdentity) -> Option<String> {
     if stored.data != asked.data || stored.images != asked.images {
         return Some(format!("it was trained on other images ({}; now {})", stored.images, asked.images));
     }
-    let json = |config: &DinoConfig| serde_json::to_value(config).unwrap_or_default();
-    let (stored, asked) = (json(&stored.config), json(&asked.config));
+    let (stored, asked) = (&stored.config, &asked.config);
     let tables = stored.as_object()?;
     for (table, settings) in tables {
         for (setting, value) in settings.as_object()? {
@@ -172,30 +180,26 @@ fn difference(stored: &RunIdentity, asked: &RunIdentity) -> Option<String> {
     None
 }
 
-/// Tensors of a backbone in DINO's names, as safetensors with their provenance in the metadata.
+/// Tensors of a backbone in the names of its own state dict, as safetensors with their provenance in the metadata.
 ///
-/// * `values`: all parameters; those named `backbone.…` are written, as `f32` or `f16`.
+/// * `half`: whether they are written as `f16`; running statistics never are.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written.
 pub fn save_backbone(
     path: &Path,
-    layout: &Layout,
-    values: &[f32],
+    backbone: &Exported<'_>,
     half: bool,
     provenance: &BTreeMap<String, String>,
 ) -> Result<()> {
-    let tensors: Vec<_> = (layout.tensors().iter())
-        .filter_map(|tensor| {
-            let name = tensor.name.strip_prefix(crate::network::BACKBONE)?;
-            let numbers = tensor.slot.of(values);
-            let halves = || numbers.iter().map(|&x| half::f16::from_f32(x).to_le_bytes());
-            Some(match half {
-                true => Tensor::new(name, Dtype::F16, &tensor.shape, halves()),
-                false => Tensor::f32(name, &tensor.shape, numbers),
-            })
-        })
-        .collect();
+    let tensor = |(name, shape, numbers): (&str, &[usize], &[f32])| {
+        let halves = || numbers.iter().map(|&x| half::f16::from_f32(x).to_le_bytes());
+        match half && !name.contains("running_") {
+            true => Tensor::new(name, Dtype::F16, shape, halves()),
+            false => Tensor::f32(name, shape, numbers),
+        }
+    };
+    let tensors: Vec<_> = backbone.tensors().map(tensor).collect();
     let file = tensorfile::to_bytes(&tensors, provenance).map_err(|e| damaged(path, e))?;
     write_atomically(path, &file)
 }

@@ -1,10 +1,11 @@
-//! Everything that a DINO run is made of, as its TOML file says it. Every default is the published one.
+//! Everything that a DINO run is made of, as its TOML file says it. Every default is the published one. Backbone, views and
+//! length are other methods' as well.
 //!
 //! All of it changes the numbers and is stored with the weights; where a run reads its images, writes its files and how often it
 //! looks around is the caller's.
 
 use backbone::VitConfig;
-use dataset::augment::MultiCrop;
+use dataset::augment::{ColorJitter, MultiCrop};
 use serde::{Deserialize, Serialize};
 
 use crate::head::HeadConfig;
@@ -108,7 +109,7 @@ impl BackboneConfig {
     }
 }
 
-/// `[views]`: sizes and scales of DINO's multi-crop; its colours are not for change.
+/// `[views]`: sizes and scales of a multi-crop; the colours are the method's but for their strength.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ViewsConfig {
@@ -124,6 +125,8 @@ pub struct ViewsConfig {
     pub local_scale: (f64, f64),
     /// Times the blur's radius of 0.1 to 2 pixels; unset: global_size / 224.
     pub blur: Option<f64>,
+    /// Times the strengths of the colour jitter; below 1 where views are so different that nothing can be predicted.
+    pub jitter: f64,
 }
 
 impl Default for ViewsConfig {
@@ -135,6 +138,7 @@ impl Default for ViewsConfig {
             local_size: 96,
             local_scale: (0.05, 0.4),
             blur: None,
+            jitter: 1.0,
         }
     }
 }
@@ -143,13 +147,23 @@ impl ViewsConfig {
     /// The recipe that these settings stand for.
     #[must_use]
     pub fn multi_crop(&self) -> MultiCrop {
-        let mut crops = MultiCrop { locals: self.locals, ..MultiCrop::dino() };
+        self.multi_crop_of(MultiCrop::dino())
+    }
+
+    /// The same sizes and scales with the colours of another recipe.
+    #[must_use]
+    pub fn multi_crop_of(&self, recipe: MultiCrop) -> MultiCrop {
+        let mut crops = MultiCrop { locals: self.locals, ..recipe };
         let blur = self.blur.unwrap_or(self.global_size as f64 / crops.global1.size as f64);
         let sizes = [(self.global_size, self.global_scale), (self.local_size, self.local_scale)];
         for (view, (size, scale)) in
             [(&mut crops.global1, sizes[0]), (&mut crops.global2, sizes[0]), (&mut crops.local, sizes[1])]
         {
             *view = view.scaled_blur(blur);
+            let ColorJitter { brightness, contrast, saturation, hue } = view.jitter;
+            let [brightness, contrast, saturation, hue] =
+                [brightness, contrast, saturation, hue].map(|strength| strength * self.jitter);
+            view.jitter = ColorJitter { brightness, contrast, saturation, hue };
             (view.size, view.scale) = (size, scale);
         }
         crops
@@ -417,5 +431,8 @@ mod tests {
         assert_eq!(views.multi_crop().local.blur_radius, (0.05, 1.0));
         views.blur = Some(1.0);
         assert_eq!(views.multi_crop().global1.blur_radius, (0.1, 2.0));
+        views.jitter = 0.5;
+        let jitter = views.multi_crop().local.jitter;
+        assert_eq!((jitter.brightness, jitter.saturation), (0.2, 0.1));
     }
 }

@@ -7,7 +7,6 @@
 //! are an [`Engine`]'s: this file says what happens in which order.
 
 use candle_core::Device;
-use ndarray::Array3;
 
 use crate::candle_engine::CandleEngine;
 use crate::config::{DinoConfig, Precision};
@@ -19,14 +18,9 @@ use crate::network::Network;
 use crate::optim::{Optimizer, StepSize, clip_gradients, ema};
 use crate::params::{Layout, TensorSpec};
 use crate::schedule::{cosine_schedule, teacher_temperatures};
-use crate::signs::{Signs, TargetSums, effective_rank};
+use crate::signs::{Signs, TargetSums, Watch, effective_rank};
+use crate::training::{Views, steps_per_epoch};
 use crate::{Error, Result};
-
-/// Longest run: its schedules are kept in memory.
-const MAX_STEPS: usize = 100_000_000;
-
-/// The views of one image in their order, each `[3, side, side]`.
-pub type Views = Vec<Array3<f32>>;
 
 /// What changes from step to step, and is stored to go on.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +51,7 @@ pub struct Dino {
     pub state: DinoState,
     grads: Vec<f32>,
     engine: Box<dyn Engine>,
+    pub(crate) watch: Watch,
 }
 
 /// Values for every step of the run, and for every epoch.
@@ -141,15 +136,7 @@ impl Dino {
 
     fn with_engine(config: DinoConfig, images: usize, engine: Box<dyn Engine>) -> Result<Self> {
         config.check()?;
-        let batch = config.train.batch_size;
-        if images < batch {
-            let reason = format!("{batch} is more than the {images} images of the data set; lower it");
-            return Err(Error::Config { setting: "train.batch_size", reason });
-        }
-        if config.train.epochs.checked_mul(images / batch).is_none_or(|steps| steps > MAX_STEPS) {
-            let reason = format!("{} makes more than {MAX_STEPS} steps", config.train.epochs);
-            return Err(Error::Config { setting: "train.epochs", reason });
-        }
+        let steps_per_epoch = steps_per_epoch(&config.train, images)?;
         let vit = config.backbone.vit()?;
         let network = Network::new(&vit, config.backbone.readout, &config.head);
         let init =
@@ -165,9 +152,9 @@ impl Dino {
             optimizer: Optimizer::new(config.optimizer.kind, &network.layout),
             center: Center::new(config.head.out_dim, config.loss.center_momentum),
         };
-        let schedules = Schedules::new(&config, images / batch);
+        let schedules = Schedules::new(&config, steps_per_epoch);
         let grads = vec![0.0; network.layout.len()];
-        Ok(Self { config, network, schedules, state, grads, engine })
+        Ok(Self { config, network, schedules, state, grads, engine, watch: Watch::default() })
     }
 
     /// The settings.
@@ -277,14 +264,7 @@ impl Dino {
     /// # Errors
     /// [`Error::Diverged`] if one is not: such a state is worth nothing, and must not replace a better one.
     pub fn check_finite(&self) -> Result<()> {
-        let DinoState { step, student, teacher, .. } = &self.state;
-        match student.iter().chain(teacher).find(|value| !value.is_finite()) {
-            Some(&value) => {
-                let step = step.saturating_sub(1);
-                Err(Error::Diverged { step, what: "a weight is", value: value.into() })
-            }
-            None => Ok(()),
-        }
+        crate::training::Training::check_finite(self)
     }
 
     /// Clips, moves the student, then the teacher; returns the norm of the gradient.

@@ -3,6 +3,8 @@
 //! Block `i` of `L` drops a branch with probability `r · i / (L - 1)`; with `p` the probability that it is kept, the branch is
 //! multiplied by `Bernoulli(p) / p` for each image on its own.
 
+use std::ops::Range;
+
 use kernels::for_each_row;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -61,6 +63,7 @@ fn row_len(len: usize) -> usize {
 }
 
 /// The student's stochastic depth in one pass: scales for every block, branch, view and image.
+#[derive(Debug)]
 pub(crate) struct Drops {
     rates: Vec<f64>,
     views: usize,
@@ -70,24 +73,41 @@ pub(crate) struct Drops {
 impl Drops {
     /// Every image has dice of its own, so that the batch may come in any parts.
     pub(crate) fn draw(part: &Part<'_>, depth: usize) -> Self {
-        let rates = rates(part.config.backbone.drop_path, depth);
+        let numbers = part.first..part.first + part.images.len();
         let views = part.config.views.count();
+        Self::of_images(
+            part.config.backbone.drop_path,
+            depth,
+            part.config.train.seed,
+            part.step,
+            views,
+            numbers,
+        )
+    }
+
+    /// For the images of these numbers in a step's batch.
+    pub(crate) fn of_images(
+        rate: f64,
+        depth: usize,
+        seed: u64,
+        step: usize,
+        views: usize,
+        numbers: Range<usize>,
+    ) -> Self {
+        let rates = rates(rate, depth);
         let of_image = |image: usize| {
-            let (seed, step) = (part.config.train.seed, part.step);
             let key = format!("drop path, seed {seed}, step {step}, image {image}");
             let mut rng = ChaCha8Rng::from_seed(Sha256::digest(key).into());
             let branches = rates.iter().flat_map(|&rate| [rate, rate]);
             branches.flat_map(|rate| draw(&mut rng, rate, views)).collect()
         };
-        let numbers = part.first..part.first + part.images.len();
-        let images =
-            if part.config.backbone.drop_path > 0.0 { numbers.map(of_image).collect() } else { Vec::new() };
+        let images = if rate > 0.0 { numbers.map(of_image).collect() } else { Vec::new() };
         Self { rates, views, images }
     }
 
     /// The scales of a block's branches for the views of group 0 (global) or 1 (local), view-major.
     pub(crate) fn of(&self, group: usize, block: usize) -> [Branch; 2] {
-        let views = if group == 0 { 0..2 } else { 2..self.views };
+        let views = if group == 0 { 0..self.views.min(2) } else { 2..self.views };
         if self.images.is_empty() || self.rates[block] == 0.0 {
             return [Branch::new(), Branch::new()];
         }

@@ -7,9 +7,10 @@ use std::fmt::Debug;
 
 use crate::Result;
 use crate::config::DinoConfig;
-use crate::dino::{DinoState, Views};
+use crate::dino::DinoState;
 use crate::network::Network;
 use crate::signs::TargetSums;
+use crate::training::Views;
 
 /// Some images of a batch, on their way through the networks.
 #[derive(Debug, Clone, Copy)]

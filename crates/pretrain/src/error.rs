@@ -33,6 +33,18 @@ pub enum Error {
         /// Its value.
         value: f64,
     },
+    /// Scores that Sinkhorn–Knopp cannot turn into assignments.
+    #[error(
+        "training stopped: assignments at step {} are not finite with loss.epsilon {epsilon}. Start again with \
+         loss.sinkhorn = \"log\" or a larger epsilon, in another folder or with --overwrite",
+        step + 1
+    )]
+    Assignments {
+        /// The step, from 0.
+        step: usize,
+        /// ε.
+        epsilon: f64,
+    },
     /// A checkpoint that does not belong to this run or is damaged.
     #[error("checkpoint {path}: {reason}")]
     Checkpoint {
@@ -68,7 +80,11 @@ impl Error {
             Self::Config { .. } => true,
             Self::Dataset(error) => error.is_usage(),
             Self::Backbone(error) => error.is_usage(),
-            Self::Device(_) | Self::Diverged { .. } | Self::Checkpoint { .. } | Self::Io { .. } => false,
+            Self::Device(_)
+            | Self::Diverged { .. }
+            | Self::Assignments { .. }
+            | Self::Checkpoint { .. }
+            | Self::Io { .. } => false,
         }
     }
 

@@ -199,10 +199,10 @@ impl Head {
             layer.dense.backward(params, grads, a, &layers[i].input, Some(dinput));
             if i > 0 {
                 std::mem::swap(a, b);
-                let below = &layers[i - 1];
+                let below = &mut layers[i - 1];
                 gelu_backward(&below.hidden, a);
                 if let Some(batch_norm) = &self.layers[i - 1].norm {
-                    batch_norm.backward(params, grads, &below.norm, a);
+                    batch_norm.backward(params, grads, &mut below.norm, a);
                 }
             }
         }

@@ -2,8 +2,10 @@
 //!
 //! Linear maps, class token and position table are normal with deviation `std`, cut off at ±2, and their biases 0; norms are the
 //! identity. The patch projection keeps a convolution's default, uniform in `±1 / √(3 p²)`, and so do the directions
-//! of the head's last layer, uniform in `±1 / √bottleneck`; their magnitudes are 1. Every tensor has a random stream
-//! of its own, keyed by seed and name.
+//! of the head's last layer, uniform in `±1 / √bottleneck`; their magnitudes are 1. SwAV's head and prototypes keep PyTorch's
+//! default too, weights and biases uniform in `±1 / √inputs`. A ResNet's convolutions are normal with variance
+//! `2 / (outputs · k²)`. Every tensor has a random stream of its own, keyed by
+//! seed and name.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -33,21 +35,28 @@ impl Init {
     /// A vector of all parameters.
     pub(crate) fn parameters(&self, layout: &Layout) -> Vec<f32> {
         let mut all = vec![0.0; layout.len()];
+        let mut inputs = 0; // of the last linear map: those of its bias
         for tensor in layout.tensors() {
-            self.fill(tensor, tensor.slot.of_mut(&mut all));
+            inputs = if tensor.shape.len() == 2 { tensor.shape[1] } else { inputs };
+            self.fill(tensor, inputs, tensor.slot.of_mut(&mut all));
         }
         all
     }
 
-    fn fill(&self, tensor: &TensorSpec, values: &mut [f32]) {
+    fn fill(&self, tensor: &TensorSpec, inputs: usize, values: &mut [f32]) {
         let TensorSpec { name, shape, .. } = tensor;
         let key = format!("pretraining weights v{RECIPE_VERSION}, seed {}, {name}", self.seed);
         let rng = ChaCha8Rng::from_seed(Sha256::digest(key).into());
         let is_norm = shape.len() == 1 && name.ends_with("weight");
         if name.ends_with("weight_g") || is_norm {
             values.fill(1.0);
+        } else if name.starts_with("prototypes.") || is_projection(name) {
+            draw(rng, values, uniform(inputs));
         } else if name.contains("patch_embed.") {
             draw(rng, values, uniform(3 * self.patch_size * self.patch_size));
+        } else if let (&[outputs, _, k, _], true) = (shape.as_slice(), name.starts_with("backbone.")) {
+            let std = (2.0 / (outputs * k * k) as f64).sqrt();
+            draw(rng, values, Normal::new(0.0, std).expect("the deviation is finite"));
         } else if name.ends_with("weight_v") {
             draw(rng, values, uniform(shape[1]));
         } else if !name.ends_with("bias") {
@@ -63,6 +72,11 @@ pub(crate) fn buffers(layout: &Layout) -> Vec<f32> {
         tensor.slot.of_mut(&mut all).fill(1.0);
     }
     all
+}
+
+/// A linear map of SwAV's head; its batch norm is `projection_head.1`.
+fn is_projection(name: &str) -> bool {
+    name.starts_with("projection_head.") && !name.starts_with("projection_head.1.")
 }
 
 fn uniform(inputs: usize) -> Uniform<f64> {

@@ -3,9 +3,9 @@
 use backbone::VitConfig;
 
 use crate::batch_norm::Mode;
-use crate::dino::Views;
 use crate::head::{Head, HeadActivations, HeadConfig};
 use crate::params::Layout;
+use crate::training::Views;
 use crate::vit::{Activations, Readout, Vit};
 
 /// Names of backbone and head start so, as in the original's checkpoints.

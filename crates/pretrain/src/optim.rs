@@ -1,4 +1,4 @@
-//! The optimisers of DINO on one vector of parameters, and what happens to gradients before.
+//! The optimisers on one vector of parameters, and what happens to gradients before.
 //!
 //! Clipping is per tensor. A frozen tensor's step is skipped altogether: it neither moves nor decays, and its moments and its
 //! count of steps stay, so that Adam's bias correction is right after it thaws.
@@ -22,6 +22,8 @@ pub enum OptimizerKind {
     Sgd,
     /// Layer-wise adaptive rates for large batches of convolutional networks; momentum 0.9, η 1e-3.
     Lars,
+    /// SGD with momentum 0.9 on gradients that are scaled per tensor, as SwAV trains (LARC); trust 1e-3.
+    Larc,
 }
 
 /// An optimiser and its state.
@@ -34,6 +36,7 @@ pub struct Optimizer {
     pub(crate) second: Vec<f32>,
     /// Steps that each tensor has taken.
     pub(crate) steps: Vec<u64>,
+    floats: Vec<f32>, // the same, as PyTorch stores them
 }
 
 /// The values of one step.
@@ -50,7 +53,9 @@ impl Optimizer {
     #[must_use]
     pub fn new(kind: OptimizerKind, layout: &Layout) -> Self {
         let second = if kind == OptimizerKind::Adamw { vec![0.0; layout.len()] } else { Vec::new() };
-        Self { kind, first: vec![0.0; layout.len()], second, steps: vec![0; layout.tensors().len()] }
+        let tensors = layout.tensors().len();
+        let (steps, floats) = (vec![0; tensors], vec![0.0; tensors]);
+        Self { kind, first: vec![0.0; layout.len()], second, steps, floats }
     }
 
     /// Which optimiser this is.
@@ -77,6 +82,17 @@ impl Optimizer {
         &self.steps
     }
 
+    /// As [`Optimizer::steps`], as PyTorch stores them.
+    pub(crate) fn counts_as_floats(&self) -> &[f32] {
+        &self.floats
+    }
+
+    /// Puts the counts back.
+    pub(crate) fn set_steps(&mut self, steps: Vec<u64>) {
+        self.floats = steps.iter().map(|&steps| steps as f32).collect();
+        self.steps = steps;
+    }
+
     /// Moves the parameters, except tensors that are frozen.
     pub fn step(
         &mut self,
@@ -86,12 +102,26 @@ impl Optimizer {
         size: StepSize,
         frozen: impl Fn(&TensorSpec) -> bool,
     ) {
-        for (tensor, steps) in layout.tensors().iter().zip(&mut self.steps) {
+        self.step_decaying(layout, params, grads, size, |tensor| !tensor.is_exempt_from_decay(), frozen);
+    }
+
+    /// As [`Optimizer::step`], with another rule for which tensors decay.
+    pub fn step_decaying(
+        &mut self,
+        layout: &Layout,
+        params: &mut [f32],
+        grads: &[f32],
+        size: StepSize,
+        decays: impl Fn(&TensorSpec) -> bool,
+        frozen: impl Fn(&TensorSpec) -> bool,
+    ) {
+        for ((tensor, steps), float) in layout.tensors().iter().zip(&mut self.steps).zip(&mut self.floats) {
             if frozen(tensor) {
                 continue;
             }
             *steps += 1;
-            let weight_decay = if tensor.is_exempt_from_decay() { 0.0 } else { size.weight_decay };
+            *float = *steps as f32;
+            let weight_decay = if decays(tensor) { size.weight_decay } else { 0.0 };
             let (p, g) = (tensor.slot.of_mut(params), tensor.slot.of(grads));
             let first = tensor.slot.of_mut(&mut self.first);
             match self.kind {
@@ -104,6 +134,7 @@ impl Optimizer {
                     let adapt = tensor.shape.len() > 1;
                     lars(p, g, first, size.lr as f32, if adapt { weight_decay as f32 } else { 0.0 }, adapt);
                 }
+                OptimizerKind::Larc => larc(p, g, first, size.lr as f32, size.weight_decay as f32),
             }
         }
     }
@@ -171,6 +202,22 @@ fn lars(p: &mut [f32], g: &[f32], velocity: &mut [f32], lr: f32, weight_decay: f
     }
     for ((p, v), &g) in p.iter_mut().zip(velocity).zip(g) {
         *v = 0.9 * *v + trust * decayed(*p, g);
+        *p -= lr * *v;
+    }
+}
+
+/// Gradients are scaled by `a = 1e-3 ‖p‖ / (‖g‖ + wd ‖p‖ + 1e-8)` with their decay, `a (g + wd p)`, biases and norms included.
+/// A tensor whose norm, or whose gradient's, is 0 takes its gradient as it is.
+fn larc(p: &mut [f32], g: &[f32], velocity: &mut [f32], lr: f32, weight_decay: f32) {
+    let (length, slope, decay) = (norm(p), norm(g), f64::from(weight_decay));
+    let (mut trust, mut weight_decay) = (1.0, weight_decay);
+    if length > 0.0 && slope > 0.0 {
+        trust = (1e-3 * length / (slope + decay * length + 1e-8)) as f32;
+    } else {
+        weight_decay = 0.0;
+    }
+    for ((p, v), &g) in p.iter_mut().zip(velocity).zip(g) {
+        *v = 0.9 * *v + trust * (g + weight_decay * *p);
         *p -= lr * *v;
     }
 }
@@ -326,6 +373,25 @@ mod tests {
         close(&p[..4], &[0.840_345, 0.908_104, 0.140_957, -0.755_786]);
         let plain = |i: usize| before[i] - 0.5 * (0.9 * g[4 + i] + next[4 + i]);
         close(&p[4..], &[plain(0), plain(1)]);
+    }
+
+    /// Specification 4.6: a tensor at 0 moves freely in its first step and is trusted from the second on.
+    #[test]
+    fn larc_scales_every_tensor_that_has_a_length() {
+        let mut layout = Layout::default();
+        layout.add("w.weight", &[2, 2]);
+        layout.add("w.bias", &[2]);
+        let mut optimizer = Optimizer::new(OptimizerKind::Larc, &layout);
+        let mut p = [s(4, 1.0), vec![0.0; 2]].concat();
+        let size = StepSize { lr: 0.5, weight_decay: 1e-6 };
+        optimizer.step(&layout, &mut p, &[s(4, 7.0), s(2, 3.0)].concat(), size, |_| false);
+        close(&p, &[0.841_121, 0.908_771, 0.140_901, -0.756_513, -0.070_560, 0.378_401]);
+        optimizer.step(&layout, &mut p, &[s(4, 8.0), s(2, 4.0)].concat(), size, |_| false);
+        close(&p, &[0.840_345, 0.908_104, 0.140_957, -0.755_786, -0.133_945, 0.719_113]);
+        // Without a slope there is only momentum, and no decay.
+        let before = p.clone();
+        optimizer.step(&layout, &mut p, &[0.0; 6], StepSize { lr: 0.0, weight_decay: 1.0 }, |_| false);
+        assert_eq!(p, before);
     }
 
     #[test]

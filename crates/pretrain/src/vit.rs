@@ -42,6 +42,16 @@ pub enum Readout {
     Mean,
 }
 
+impl Readout {
+    /// Its word in files.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Class => "class",
+            Self::Mean => "mean",
+        }
+    }
+}
+
 /// A vision transformer without its weights.
 #[derive(Debug, Clone)]
 pub struct Vit {
@@ -54,9 +64,47 @@ pub struct Vit {
     norm: Norm,
 }
 
+/// Images that are mixed inside the network (manifold mixup): `x ← λ x + (1 - λ) x[π]` where a block takes it in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HiddenMix {
+    /// The block, from 0: what leaves the embedding. Of a ResNet the stage.
+    pub block: usize,
+    /// λ: the share of the image itself.
+    pub lambda: f32,
+    /// π: the partner of each image.
+    pub partners: Vec<usize>,
+}
+
+impl HiddenMix {
+    /// Mixes images of `len` numbers each.
+    pub(crate) fn apply(&self, x: &mut [f32], len: usize, before: &mut Vec<f32>) {
+        let before = sized(before, x.len());
+        before.copy_from_slice(x);
+        let (own, other) = (self.lambda, 1.0 - self.lambda);
+        for (x, &partner) in x.chunks_exact_mut(len).zip(&self.partners) {
+            let partner = &before[partner * len..][..len];
+            x.iter_mut().zip(partner).for_each(|(x, partner)| *x = own * *x + other * partner);
+        }
+    }
+
+    /// The gradient of what was mixed, in place.
+    pub(crate) fn backward(&self, dx: &mut [f32], len: usize, after: &mut Vec<f32>) {
+        let after = sized(after, dx.len());
+        after.copy_from_slice(dx);
+        let (own, other) = (self.lambda, 1.0 - self.lambda);
+        dx.iter_mut().for_each(|dx| *dx *= own);
+        for (image, &partner) in self.partners.iter().enumerate() {
+            let from = &after[image * len..][..len];
+            let to = &mut dx[partner * len..][..len];
+            to.iter_mut().zip(from).for_each(|(to, from)| *to += other * from);
+        }
+    }
+}
+
 /// What a forward pass leaves for the way back; reused from one to the next.
 #[derive(Debug, Default)]
 pub struct Activations {
+    mix: Option<HiddenMix>,
     patches: Vec<f32>,  // [b t, 3 p p]
     embedded: Vec<f32>, // [b t, d]
     position: Vec<f32>, // [1 + t, d]
@@ -149,13 +197,36 @@ impl Vit {
         params: &[f32],
         images: &[f32],
         (h, w): (usize, usize),
-        mut drop: impl FnMut(usize) -> [Branch; 2],
+        drop: impl FnMut(usize) -> [Branch; 2],
         kept: &mut Activations,
         out: &mut Vec<f32>,
     ) {
+        self.forward_mixed(params, images, (h, w), drop, None, kept, out);
+    }
+
+    /// As [`Vit::forward`], of images that are mixed on their way.
+    ///
+    /// # Panics
+    /// If the images do not fit, or there is no such block.
+    #[expect(clippy::too_many_arguments, reason = "a forward pass has its inputs, its dice, its outputs")]
+    pub fn forward_mixed(
+        &self,
+        params: &[f32],
+        images: &[f32],
+        (h, w): (usize, usize),
+        mut drop: impl FnMut(usize) -> [Branch; 2],
+        mix: Option<&HiddenMix>,
+        kept: &mut Activations,
+        out: &mut Vec<f32>,
+    ) {
+        assert!(mix.is_none_or(|mix| mix.block < self.blocks.len()), "{mix:?}");
         self.embed(params, images, (h, w), kept);
+        kept.mix = mix.cloned();
         let shape = self.shape(1 + kept.grid.0 * kept.grid.1);
         for (i, block) in self.blocks.iter().enumerate() {
+            if let Some(mix) = kept.mix.as_ref().filter(|mix| mix.block == i) {
+                mix.apply(&mut kept.blocks[i].x, shape.tokens * shape.dim(), &mut kept.back.x);
+            }
             let (done, rest) = kept.blocks.split_at_mut(i + 1);
             let block_kept = &mut done[i];
             block_kept.drop = drop(i);
@@ -174,11 +245,55 @@ impl Vit {
         }
     }
 
+    /// The patch tokens that leave block `block`, written to `map`, `[b · t, d]`, and the grid; blocks behind it are not
+    /// computed.
+    ///
+    /// # Panics
+    /// If the images do not fit, or the block is not followed by another.
+    pub fn forward_to(
+        &self,
+        params: &[f32],
+        images: &[f32],
+        size: (usize, usize),
+        mut drop: impl FnMut(usize) -> [Branch; 2],
+        (block, kept): (usize, &mut Activations),
+        map: &mut Vec<f32>,
+    ) -> (usize, usize) {
+        assert!(block + 1 < self.blocks.len(), "block {block} of {}", self.blocks.len());
+        self.embed(params, images, size, kept);
+        kept.mix = None;
+        let tokens = 1 + kept.grid.0 * kept.grid.1;
+        let shape = self.shape(tokens);
+        for (i, block) in self.blocks[..=block].iter().enumerate() {
+            let (done, rest) = kept.blocks.split_at_mut(i + 1);
+            done[i].drop = drop(i);
+            block.forward(params, shape, &mut done[i], &mut rest[0].x);
+        }
+        let (d, x) = (shape.dim(), &kept.blocks[block + 1].x);
+        for_each_row(sized(map, kept.images * (tokens - 1) * d), d, |row, to| {
+            let (image, patch) = (row / (tokens - 1), row % (tokens - 1));
+            to.copy_from_slice(&x[(image * tokens + 1 + patch) * d..][..d]);
+        });
+        kept.grid
+    }
+
     /// Adds the gradients of all parameters.
     ///
     /// * `dout`: the gradient of what [`Vit::forward`] wrote, `[b, d]`; `kept`: what it left.
     pub fn backward(&self, params: &[f32], grads: &mut [f32], dout: &[f32], kept: &mut Activations) {
-        let Activations { blocks, last, normed, stats, grid, back, .. } = kept;
+        self.backward_to_images(params, grads, dout, kept, None);
+    }
+
+    /// As [`Vit::backward`]; also writes the gradient of the images, `[b, 3, h, w]`, where one is asked for.
+    pub fn backward_to_images(
+        &self,
+        params: &[f32],
+        grads: &mut [f32],
+        dout: &[f32],
+        kept: &mut Activations,
+        dimages: Option<&mut Vec<f32>>,
+    ) {
+        let Activations { blocks, mix, last, normed, stats, grid, back, .. } = kept;
         let shape = self.shape(1 + grid.0 * grid.1);
         match self.readout {
             Readout::Class => {
@@ -197,8 +312,11 @@ impl Vit {
             } else {
                 block.backward(params, grads, shape, kept, back);
             }
+            if let Some(mix) = mix.as_ref().filter(|mix| mix.block == i) {
+                mix.backward(&mut back.x, shape.tokens * shape.dim(), &mut back.branch);
+            }
         }
-        self.embed_backward(params, grads, kept);
+        self.embed_backward(params, grads, kept, dimages);
     }
 
     /// Patches, class token and positions: what enters the first block.
@@ -228,10 +346,16 @@ impl Vit {
         });
     }
 
-    fn embed_backward(&self, params: &[f32], grads: &mut [f32], kept: &mut Activations) {
+    fn embed_backward(
+        &self,
+        params: &[f32],
+        grads: &mut [f32],
+        kept: &mut Activations,
+        dimages: Option<&mut Vec<f32>>,
+    ) {
         let d = self.config.embed_dim;
         let tokens = 1 + kept.grid.0 * kept.grid.1;
-        let Back { x, branch, sums, .. } = &mut kept.back;
+        let Back { x, branch, sums, hidden, .. } = &mut kept.back;
         let sums = sized(sums, tokens * d);
         sums.fill(0.0);
         add_column_sums(x, sums); // over the images
@@ -242,7 +366,14 @@ impl Vit {
             let (image, patch) = (row / (tokens - 1), row % (tokens - 1));
             to.copy_from_slice(&x[(image * tokens + 1 + patch) * d..][..d]);
         });
-        self.patch_embed.backward(params, grads, branch, &kept.patches, None);
+        let Some(dimages) = dimages else {
+            self.patch_embed.backward(params, grads, branch, &kept.patches, None);
+            return;
+        };
+        self.patch_embed.backward(params, grads, branch, &kept.patches, Some(hidden));
+        let p = self.config.patch_size;
+        let size = (kept.grid.0 * p, kept.grid.1 * p);
+        unpatchify(hidden, size, p, sized(dimages, kept.patches.len()));
     }
 }
 
@@ -406,6 +537,18 @@ fn patchify(images: &[f32], (h, w): (usize, usize), p: usize, patches: &mut [f32
         for (i, line) in patch.chunks_exact_mut(p).enumerate() {
             let (channel, y) = (i / p, gy * p + i % p);
             line.copy_from_slice(&images[((image * 3 + channel) * h + y) * w + gx * p..][..p]);
+        }
+    });
+}
+
+/// The way back of [`patchify`]: every pixel is in one patch.
+fn unpatchify(patches: &[f32], (h, w): (usize, usize), p: usize, images: &mut [f32]) {
+    let (gw, per_image) = (w / p, (h / p) * (w / p));
+    for_each_row(images, w, |row, line| {
+        let (image, channel, y) = (row / (3 * h), row / h % 3, row % h);
+        for (gx, pixels) in line.chunks_exact_mut(p).enumerate() {
+            let patch = image * per_image + y / p * gw + gx;
+            pixels.copy_from_slice(&patches[patch * 3 * p * p + (channel * p + y % p) * p..][..p]);
         }
     });
 }

@@ -151,7 +151,7 @@ fn a_run_may_go_on_with_the_other_engine() {
     let config = config(Readout::Class);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("state.safetensors");
-    let run = RunIdentity { config: config.clone(), data: "waves".into(), images: 2 * IMAGES };
+    let run = RunIdentity::new(&config, "waves".into(), 2 * IMAGES).unwrap();
     for device_first in [true, false] {
         let [host, device] = pair(&config);
         let (mut first, mut second) = if device_first { (device, host) } else { (host, device) };

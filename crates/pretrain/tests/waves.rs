@@ -1,80 +1,17 @@
 //! Does DINO learn? On images that are told apart by their shapes alone, in seconds: features of the teacher find the class that
 //! nobody told them, and without centring or sharpening the run collapses as the paper says.
-//!
-//! An image is one of 8 smooth random patterns of 16 x 16 pixels, with contrast, brightness and slopes of its own; a view changes them
-//! again and adds noise, and a local view is a window of 12 x 12.
 
 #![expect(clippy::unwrap_used, reason = "a test file: helpers outside `#[test]` are tests too")]
 
-use ndarray::{Array2, Array3, s};
+mod waves_data;
+
+use ndarray::Array2;
 use pretrain::{
     Activations, BackboneConfig, Branch, Dino, DinoConfig, HeadConfig, LossConfig, OptimizerConfig, Signs,
     TeacherConfig, TrainConfig, Views, ViewsConfig,
 };
-use probe::{KnnVote, LabelledRows};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
-
-const SIDE: usize = 16;
-const CLASSES: usize = 8;
-const BATCH: usize = 64;
-const TRAIN: usize = 1024;
-const TEST: usize = 512;
-
-type Image = Array2<f32>;
-
-fn normal(rng: &mut ChaCha8Rng) -> f32 {
-    rng.sample(StandardNormal)
-}
-
-/// `base` at another contrast, with another brightness and slopes, and with noise of deviation `sigma`.
-fn changed(rng: &mut ChaCha8Rng, base: &Image, sigma: f32) -> Image {
-    let (contrast, brightness) = (rng.random_range(0.6..1.4), 0.5 * normal(rng));
-    let slopes = [0.4 * normal(rng), 0.4 * normal(rng)];
-    let ramp = |i: usize| 2.0 * i as f32 / (SIDE - 1) as f32 - 1.0;
-    Image::from_shape_fn((SIDE, SIDE), |(y, x)| {
-        contrast * base[[y, x]] + brightness + slopes[0] * ramp(x) + slopes[1] * ramp(y) + sigma * normal(rng)
-    })
-}
-
-/// 4 x 4 random numbers, enlarged bilinearly and standardised.
-fn pattern(rng: &mut ChaCha8Rng) -> Image {
-    let coarse = Image::from_shape_simple_fn((4, 4), || normal(rng));
-    let taps = |i: usize| {
-        let at = ((i as f32 + 0.5) / 4.0 - 0.5).clamp(0.0, 3.0);
-        let low = (at as usize).min(2);
-        (low, at - low as f32)
-    };
-    let fine = Image::from_shape_fn((SIDE, SIDE), |(y, x)| {
-        let ((y, fy), (x, fx)) = (taps(y), taps(x));
-        let row = |y: usize| coarse[[y, x]] * (1.0 - fx) + coarse[[y, x + 1]] * fx;
-        row(y) * (1.0 - fy) + row(y + 1) * fy
-    });
-    let mean = fine.mean().unwrap();
-    let deviation = fine.mapv(|x| (x - mean).powi(2)).mean().unwrap().sqrt();
-    fine.mapv(|x| (x - mean) / deviation)
-}
-
-/// Images and their classes.
-fn images(rng: &mut ChaCha8Rng, patterns: &[Image], count: usize) -> (Vec<Image>, Vec<u32>) {
-    (0..count).map(|i| (changed(rng, &patterns[i % CLASSES], 0.3), (i % CLASSES) as u32)).unzip()
-}
-
-fn three_channels(image: &Image) -> Array3<f32> {
-    let (h, w) = image.dim();
-    image.broadcast((3, h, w)).unwrap().to_owned()
-}
-
-fn views(rng: &mut ChaCha8Rng, image: &Image, local: usize) -> Views {
-    let mut view = |side: usize| {
-        let whole = changed(rng, image, 0.2);
-        let room = (SIDE - side) / 4 + 1; // windows lie on the grid of patches
-        let (y, x) = (4 * rng.random_range(0..room), 4 * rng.random_range(0..room));
-        three_channels(&whole.slice(s![y..y + side, x..x + side]).to_owned())
-    };
-    vec![view(SIDE), view(SIDE), view(local), view(local)]
-}
+use rand::Rng;
+use waves_data::{BATCH, Image, SIDE, TRAIN, pixels, rng, sets, views};
 
 fn config(seed: u64) -> DinoConfig {
     DinoConfig {
@@ -114,22 +51,18 @@ struct Outcome {
 /// k-NN accuracy of the teacher's class tokens.
 fn knn(dino: &Dino, train: &(Vec<Image>, Vec<u32>), test: &(Vec<Image>, Vec<u32>)) -> f64 {
     let features = |images: &[Image]| {
-        let pixels: Vec<f32> = images.iter().flat_map(|image| three_channels(image).into_iter()).collect();
+        let pixels = pixels(images);
         let (mut kept, mut out) = (Activations::default(), Vec::new());
         let no_drop = |_| [Branch::new(), Branch::new()];
         dino.network().vit.forward(&dino.state.teacher, &pixels, (SIDE, SIDE), no_drop, &mut kept, &mut out);
         Array2::from_shape_vec((images.len(), 48), out).unwrap()
     };
-    let (rows, queries) = (features(&train.0), features(&test.0));
-    let vote = KnnVote { ks: vec![20], ..KnnVote::default() };
-    let known = LabelledRows { rows: rows.view(), classes: &train.1 };
-    vote.rank(known, queries.view()).unwrap()[0].accuracy(&test.1).unwrap().top1
+    waves_data::knn(features(&train.0), features(&test.0), [&train.1, &test.1])
 }
 
 fn run(config: DinoConfig, steps: usize) -> Outcome {
-    let mut rng = ChaCha8Rng::seed_from_u64(config.train.seed);
-    let patterns: Vec<Image> = (0..CLASSES).map(|_| pattern(&mut rng)).collect();
-    let (train, test) = (images(&mut rng, &patterns, TRAIN), images(&mut rng, &patterns, TEST));
+    let mut rng = rng(config.train.seed);
+    let [train, test] = sets(&mut rng);
     let mut dino = Dino::new(config, TRAIN).unwrap();
     let knn_before = knn(&dino, &train, &test);
     let mut reports = Vec::new();

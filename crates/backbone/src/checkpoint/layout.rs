@@ -9,10 +9,23 @@ use std::collections::BTreeMap;
 use super::array::Array;
 use super::unwrap::Arrays;
 
-/// Heads, poolers and classifiers behind the backbone, and what only a training needs: the token of masked patches and
+/// Heads, poolers, prototypes and classifiers behind the backbone, and what only a training needs: the token of masked patches and
 /// the norm of small crops' class tokens.
-const BEHIND: [&str; 7] =
-    ["head.", "head_dist.", "fc_norm.", "pooler.", "classifier.", "mask_token", "local_cls_norm."];
+const BEHIND: [&str; 10] = [
+    "head.",
+    "head_dist.",
+    "fc_norm.",
+    "pooler.",
+    "classifier.",
+    "mask_token",
+    "local_cls_norm.",
+    "fc.",
+    "projection_head.",
+    "prototypes.",
+];
+
+/// Batches that a batch norm has seen: a whole number that no forward pass needs.
+const COUNTER: &str = "num_batches_tracked";
 
 /// What gated perceptrons (SwiGLU) call their linear maps: DINOv2, DINOv3, both in Hugging Face's names, timm.
 const GATED: [&str; 8] = ["w12.", "w1.", "w2.", "w3.", "weights_in.", "weights_out.", "gate_proj.", "fc1_g."];
@@ -146,6 +159,9 @@ impl Layout {
         names.stack(&mut rest, &mut parts);
         for (name, array) in rest {
             let renamed = names.rename(&name);
+            if renamed.ends_with(COUNTER) {
+                continue;
+            }
             if BEHIND.iter().any(|prefix| renamed.starts_with(prefix)) {
                 behind.push(name);
             } else {

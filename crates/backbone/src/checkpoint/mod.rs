@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 use self::container::Container;
 use self::layout::Layout;
 use self::sizes::{Shapes, Sizes};
+use crate::ResNetConfig;
 use crate::models::ModelConfig;
 use crate::{Error, Result};
 
@@ -84,10 +85,23 @@ pub(crate) fn decode(path: &Path, bytes: &[u8], options: &ReadOptions<'_>) -> Re
     let Layout { parts, behind, hugging_face } = layout;
     let left_out = [outside, behind].concat();
     let shapes: Shapes = parts.iter().map(|(name, parts)| (name.clone(), parts.shape())).collect();
-    let sizes = Sizes::read_off(&shapes).ok_or_else(|| refuse(foreign(&shapes)))?;
-    let sizes = sizes.in_hugging_face(hugging_face);
-    check(path, sizes, &shapes)?;
-    let config = sidecar::complete(sizes, path, options.with_config, options.num_heads, &container.inside)?;
+    let config = match ResNetConfig::read_off(|name| shapes.get(name).cloned()) {
+        Some(resnet) => {
+            check(
+                path,
+                &resnet.tensors(),
+                || format!("a ResNet of the sizes {}", resnet.architecture()),
+                &shapes,
+            )?;
+            ModelConfig::ResNet(resnet)
+        }
+        None => {
+            let sizes = Sizes::read_off(&shapes).ok_or_else(|| refuse(foreign(&shapes)))?;
+            let sizes = sizes.in_hugging_face(hugging_face);
+            check(path, &sizes.tensors(), || sizes.model(), &shapes)?;
+            sidecar::complete(sizes, path, options.with_config, options.num_heads, &container.inside)?
+        }
+    };
     if decoded_bytes(&shapes) > bytes.len().saturating_mul(MAX_EXPANSION) {
         return Err(refuse("its tensors claim more values than the file can hold".to_owned()));
     }
@@ -117,10 +131,15 @@ fn decoded_bytes(shapes: &Shapes) -> usize {
     shapes.values().map(bytes).fold(0, usize::saturating_add)
 }
 
-fn check(path: &Path, sizes: Sizes, shapes: &Shapes) -> Result<()> {
-    match sizes::problems(&sizes.tensors(), shapes) {
+fn check(
+    path: &Path,
+    expected: &[(String, Vec<usize>)],
+    model: impl Fn() -> String,
+    shapes: &Shapes,
+) -> Result<()> {
+    match sizes::problems(expected, shapes) {
         None => Ok(()),
-        Some(problems) => Err(Error::Tensors { path: path.to_owned(), model: sizes.model(), problems }),
+        Some(problems) => Err(Error::Tensors { path: path.to_owned(), model: model(), problems }),
     }
 }
 
@@ -145,7 +164,11 @@ fn foreign(shapes: &Shapes) -> String {
     match &some[..] {
         [] => "it holds no tensors".to_owned(),
         some => {
-            format!("it holds no vision transformer; its {} tensors are {}, …", shapes.len(), some.join(", "))
+            format!(
+                "it holds no vision transformer and no ResNet; its {} tensors are {}, …",
+                shapes.len(),
+                some.join(", ")
+            )
         }
     }
 }

@@ -90,7 +90,7 @@ impl Inside {
     fn heads(&self, sizes: Sizes) -> Option<usize> {
         let named = || {
             let config = ModelConfig::by_name(&format!("{}_patch16", self.architecture.as_deref()?))?;
-            let config = config.vit();
+            let config = config.vit()?;
             (config.embed_dim == sizes.embed_dim).then_some(config.num_heads)
         };
         self.argument_heads.or_else(named)
@@ -211,7 +211,7 @@ mod tests {
     ) -> Result<usize> {
         let folder = folder(files);
         let config = complete(sizes(embed_dim), &folder.path().join("weights.pth"), false, asked, inside)?;
-        Ok(config.vit().num_heads)
+        Ok(config.vit().unwrap().num_heads)
     }
 
     #[test]
@@ -272,7 +272,8 @@ mod tests {
         };
         let config =
             complete(r#"{"num_attention_heads": 6, "layer_norm_eps": 1e-12, "hidden_act": "gelu"}"#).unwrap();
-        assert_eq!((config.vit().num_heads, config.vit().layer_norm_eps), (6, 1e-12));
+        let vit = config.vit().unwrap();
+        assert_eq!((vit.num_heads, vit.layer_norm_eps), (6, 1e-12));
         for bad in [
             r#"{"hidden_size": 384}"#,
             r#"{"num_hidden_layers": 12}"#,

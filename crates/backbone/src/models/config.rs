@@ -130,6 +130,7 @@ impl VitConfig {
             mlp_dim: self.mlp_dim,
             patch_size: self.patch_size,
             registers,
+            stages: Vec::new(),
         }
     }
 

@@ -10,6 +10,7 @@ mod dinov3;
 mod encoder;
 mod patch_embed;
 mod position;
+mod resnet;
 mod vit;
 
 use candle_nn::VarBuilder;
@@ -20,6 +21,7 @@ pub use config::VitConfig;
 pub use dinov2::{Dinov2, Dinov2Config};
 pub use dinov3::{Dinov3, Dinov3Config};
 pub use position::{Resampling, interpolate_pos};
+pub use resnet::{ResNet, ResNetConfig};
 pub use vit::Vit;
 
 pub(crate) use config::{LAYER_NORM_EPS, Shaped};
@@ -31,6 +33,7 @@ pub(crate) enum ModelConfig {
     Vit(VitConfig),
     Dinov2(Dinov2Config),
     Dinov3(Dinov3Config),
+    ResNet(ResNetConfig),
 }
 
 impl ModelConfig {
@@ -39,7 +42,8 @@ impl ModelConfig {
         let vit = || VitConfig::by_name(name).map(Self::Vit);
         let dinov2 = || Dinov2Config::by_name(name).map(Self::Dinov2);
         let dinov3 = || Dinov3Config::by_name(name).map(Self::Dinov3);
-        vit().or_else(dinov2).or_else(dinov3)
+        let resnet = || ResNetConfig::by_name(name).map(Self::ResNet);
+        vit().or_else(dinov2).or_else(dinov3).or_else(resnet)
     }
 
     /// The model of a state dict in the original's names.
@@ -51,6 +55,7 @@ impl ModelConfig {
             Self::Vit(config) => Box::new(Vit::new(vb, config)?),
             Self::Dinov2(config) => Box::new(Dinov2::new(vb, config)?),
             Self::Dinov3(config) => Box::new(Dinov3::new(vb, config)?),
+            Self::ResNet(config) => Box::new(ResNet::new(vb, config)?),
         })
     }
 
@@ -60,6 +65,7 @@ impl ModelConfig {
             Self::Vit(config) => config.tensors(),
             Self::Dinov2(config) => config.tensors(),
             Self::Dinov3(config) => config.tensors(),
+            Self::ResNet(config) => config.tensors(),
         }
     }
 
@@ -70,27 +76,28 @@ impl ModelConfig {
     pub(crate) fn check_heads(&self) -> Result<()> {
         match self {
             Self::Dinov3(config) => config.check_heads(),
-            other => other.vit().check_heads(),
+            other => other.vit().map_or(Ok(()), VitConfig::check_heads),
         }
     }
 
-    /// The sizes that all models have.
-    pub(crate) fn vit(&self) -> &VitConfig {
+    /// The sizes that all transformers have.
+    pub(crate) fn vit(&self) -> Option<&VitConfig> {
         match self {
             Self::Vit(vit)
             | Self::Dinov2(Dinov2Config { vit, .. })
-            | Self::Dinov3(Dinov3Config { vit, .. }) => vit,
+            | Self::Dinov3(Dinov3Config { vit, .. }) => Some(vit),
+            Self::ResNet(_) => None,
         }
     }
 
-    /// The same with another number of heads.
+    /// The same with another number of heads; a model without heads stays what it is.
     pub(crate) fn with_heads(mut self, num_heads: usize) -> Self {
-        let vit = match &mut self {
+        match &mut self {
             Self::Vit(vit)
             | Self::Dinov2(Dinov2Config { vit, .. })
-            | Self::Dinov3(Dinov3Config { vit, .. }) => vit,
-        };
-        vit.num_heads = num_heads;
+            | Self::Dinov3(Dinov3Config { vit, .. }) => vit.num_heads = num_heads,
+            Self::ResNet(_) => {}
+        }
         self
     }
 }

@@ -10,6 +10,7 @@ mod crop;
 mod hue;
 mod jitter;
 mod multi_crop;
+mod single;
 mod view;
 
 pub use blur::gaussian_blur;
@@ -18,4 +19,5 @@ pub use crop::RandomResizedCrop;
 pub use hue::adjust_hue;
 pub use jitter::{Adjustment, ColorJitter};
 pub use multi_crop::{MultiCrop, view_rng};
+pub use single::SingleView;
 pub use view::{Draw, ViewConfig};

@@ -19,7 +19,7 @@ pub use cache::{CacheCommand, ConvertArgs, InfoArgs, ProjectArgs, RepairArgs, Sc
 pub use doctor::DoctorArgs;
 pub use evaluate::{AttentionArgs, ClassifyArgs, Method, ProbeArgs, ReduceArgs};
 pub use extract::{ExtractArgs, FeatureArgs, LoadingArgs};
-pub use pretrain::{DinoArgs, PretrainCommand};
+pub use pretrain::{PretrainArgs, PretrainCommand};
 pub use segment::{ExportArgs, LookArgs, PredictArgs, SegmentCommand, SegmentEvalArgs, SegmentTrainArgs};
 pub use segment_studies::{CoOccurrenceArgs, CorrespondArgs, CrfStudyArgs, VoidPixels};
 pub use study::{DemoArgs, Export, Format, ReportArgs, SweepArgs};

@@ -1,12 +1,13 @@
-//! `featlab pretrain`: self-supervised training of a backbone, from a TOML file.
+//! `featlab pretrain`: training of a backbone by one of the methods, from a TOML file.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use candle_core::Device;
+use pretrain::{AutoMixConfig, DeepClusterConfig, DinoConfig, Recipe, SwavConfig};
 
 use crate::Context;
-use crate::cli::{DinoArgs, PretrainCommand};
+use crate::cli::{PretrainArgs, PretrainCommand};
 use crate::exit::{Status, usage};
 use crate::pretrain_config::PretrainConfig;
 use crate::progress::duration;
@@ -16,12 +17,16 @@ use crate::toml_file::TomlFile as _;
 
 pub(crate) fn run(command: PretrainCommand, context: &Context) -> Result<Status> {
     match command {
-        PretrainCommand::Dino(args) => dino(args, context),
+        PretrainCommand::Dino(args) => by::<DinoConfig>(args, context),
+        PretrainCommand::Swav(args) => by::<SwavConfig>(args, context),
+        PretrainCommand::Deepcluster(args) => by::<DeepClusterConfig>(args, context),
+        PretrainCommand::Automix(args) => by::<AutoMixConfig>(args, context),
     }
 }
 
-fn dino(args: DinoArgs, context: &Context) -> Result<Status> {
-    let mut config = PretrainConfig::read(&args.file, &args.set)?;
+/// Trains by the method of a recipe.
+fn by<R: Recipe>(args: PretrainArgs, context: &Context) -> Result<Status> {
+    let mut config = PretrainConfig::<R>::read(&args.file, &args.set)?;
     if !args.data.is_empty() {
         config.data.datasets = args.data;
     }
@@ -29,12 +34,13 @@ fn dino(args: DinoArgs, context: &Context) -> Result<Status> {
     let out = args.out.unwrap_or_else(|| PathBuf::from("runs").join(&config.name));
     check_local(&out)?;
     if args.seeds.len() <= 1 {
-        config.train.seed = args.seeds.first().copied().unwrap_or(config.train.seed);
+        let seed = &mut config.method.train_mut().seed;
+        *seed = args.seeds.first().copied().unwrap_or(*seed);
         return one(&config, &out, &device, args.overwrite, context).map(|(_, status)| status);
     }
     let mut status = Status::Done;
     for &seed in &args.seeds {
-        config.train.seed = seed;
+        config.method.train_mut().seed = seed;
         let out = out.join(format!("seed-{seed}"));
         let (_, this) = one(&config, &out, &device, args.overwrite, context)?;
         if this != Status::Done {
@@ -44,26 +50,26 @@ fn dino(args: DinoArgs, context: &Context) -> Result<Status> {
     Ok(status)
 }
 
-fn one(
-    config: &PretrainConfig,
+fn one<R: Recipe>(
+    config: &PretrainConfig<R>,
     out: &Path,
     device: &Device,
     overwrite: bool,
     context: &Context,
 ) -> Result<(Finished, Status)> {
-    prepare(out, overwrite)?;
+    prepare::<R>(out, overwrite)?;
     let (finished, status) = train(config, out, device, context)?;
     context.output.result(&finished, text)?;
     Ok((finished, status))
 }
 
 /// Makes room with `--overwrite`, and refuses a folder that holds something else.
-fn prepare(out: &Path, overwrite: bool) -> Result<()> {
+fn prepare<R: Recipe>(out: &Path, overwrite: bool) -> Result<()> {
     if !out.exists() {
         return Ok(());
     }
     let is_run = out.join("state.safetensors").is_file()
-        || PretrainConfig::read(&out.join("config.toml"), &[]).is_ok();
+        || PretrainConfig::<R>::read(&out.join("config.toml"), &[]).is_ok();
     let names = names(out)?;
     if !is_run && names.iter().any(|name| name != ".lock") {
         return Err(usage(format!(
@@ -88,7 +94,7 @@ fn names(folder: &Path) -> Result<Vec<String>> {
 fn is_ours(name: &str) -> bool {
     let name = name.strip_suffix(".tmp").unwrap_or(name);
     let numbered = name.strip_prefix("checkpoint").and_then(|rest| rest.strip_suffix(".pth"));
-    let tables = ["config.toml", "metrics.csv", "metrics.parquet", "monitor.csv"];
+    let tables = ["config.toml", "metrics.csv", "metrics.parquet", "monitor.csv", "mixed.png"];
     tables.contains(&name)
         || ["state.safetensors", "backbone.safetensors"].contains(&name)
         || numbered.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
@@ -96,17 +102,22 @@ fn is_ours(name: &str) -> bool {
 }
 
 fn text(finished: &Finished) -> String {
-    let Finished { seed, steps, parameters, images, ln_k, loss_first, loss_last, .. } = finished;
+    let Finished { seed, steps, parameters, images, uniform, ln_k, loss_first, loss_last, .. } = finished;
     let percent =
         |share: Option<f64>| share.map_or("–".to_owned(), |share| format!("{:.2} %", 100.0 * share));
     let since = match finished.below_ln_k_since {
         Some(step) => format!("below it from step {} on", step + 1),
         None => "not below it at the end".to_owned(),
     };
+    let heads = finished.accuracies.iter().map(|(head, share)| format!("{head} {:.2} %", 100.0 * share));
+    let heads = match heads.collect::<Vec<_>>() {
+        heads if heads.is_empty() => String::new(),
+        heads => format!("\n  classes      {}", heads.join("   ")),
+    };
     format!(
         "seed {seed}: {steps} steps, {parameters} parameters, {images} images, {}\n  \
-         loss         first {loss_first:.4}   last {loss_last:.4}   (ln K = {ln_k:.4}, {since})\n  \
-         patch k-NN   before {}   after {}\n  backbone     {}",
+         loss         first {loss_first:.4}   last {loss_last:.4}   ({uniform} = {ln_k:.4}, {since})\n  \
+         patch k-NN   before {}   after {}{heads}\n  backbone     {}",
         duration(finished.seconds),
         percent(finished.knn_before),
         percent(finished.knn_after),

@@ -179,8 +179,9 @@ mod tests {
     use ndarray::Array3;
 
     use super::*;
-    use crate::dino::{Dino, Views};
+    use crate::dino::Dino;
     use crate::signs::TargetSums;
+    use crate::training::Views;
 
     /// What a gradient was computed from would stay on the device until the step's last part.
     #[test]

@@ -127,10 +127,11 @@ impl Job<'_> {
     /// As [`Job::key`].
     pub(crate) fn layout(&self) -> Result<Layout> {
         let spec = self.forward.backbone.backbone.spec();
-        let side = self.forward.transform.res / spec.patch_size;
+        let layer = self.forward.layers.first().copied().unwrap_or_default();
+        let side = self.forward.transform.res / spec.stride(layer);
         Ok(Layout {
             grid: (side, side),
-            dim: spec.feature_dim(self.forward.layers.first().copied().unwrap_or_default()),
+            dim: spec.feature_dim(layer),
             label_size: (self.forward.transform.res, self.forward.transform.res),
             has_cls: true,
             has_label: self.dataset.classes().is_some(),
@@ -147,6 +148,14 @@ impl Job<'_> {
                 "resolution {res} is not a multiple of the backbone's patch size {patch}; the nearest are {below} and {}",
                 below + patch
             )));
+        }
+        let spec = self.forward.backbone.backbone.spec();
+        let shape = |layer: &backbone::Layer| (spec.feature_dim(*layer), spec.stride(*layer));
+        if self.forward.layers.windows(2).any(|pair| shape(&pair[0]) != shape(&pair[1])) {
+            return Err(usage(
+                "stages of a convolutional network have maps of different sizes, and a row has room for one: extract them into \
+                 caches of their own",
+            ));
         }
         if self.dataset.is_empty() {
             return Err(usage(format!(

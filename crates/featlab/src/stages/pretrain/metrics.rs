@@ -3,6 +3,7 @@
 //! Rows are kept in memory and written with every state, so that the files never run ahead of what can be resumed; rows beyond
 //! the state of a resumed run are dropped. Events are written as they happen.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,59 +12,28 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 use arrow::array::{ArrayRef, Float64Array, RecordBatch};
 use parquet::arrow::ArrowWriter;
-use pretrain::{EventWriter, StepReport};
+use pretrain::{EventWriter, Report, Training};
 
-use super::monitor::Look;
+use super::monitor::{HEADS, Look};
 use crate::exit::integrity;
 use crate::records::write_atomically;
 
-/// Columns of the table; the first two are whole numbers.
-const COLUMNS: [&str; 16] = [
-    "step",
-    "epoch",
-    "loss",
-    "teacher_entropy",
-    "kl",
-    "marginal_entropy",
-    "information",
-    "top_share",
-    "feature_rank",
-    "center_norm",
-    "grad_norm",
-    "lr",
-    "weight_decay",
-    "momentum",
-    "teacher_temp",
-    "images_per_s",
-];
+/// Columns that every method has, before and behind its own; the first two are whole numbers.
+const FIRST: [&str; 3] = ["step", "epoch", "loss"];
+const LAST: &str = "images_per_s";
 
-type Row = [f64; COLUMNS.len()];
+/// A number for each column.
+type Row = Vec<f64>;
 
-fn row(report: &StepReport, images_per_s: f64) -> Row {
-    let StepReport { step, epoch, loss, lr, weight_decay, momentum, teacher_temp, grad_norm, signs } = report;
-    [
-        *step as f64,
-        *epoch as f64,
-        *loss,
-        signs.teacher_entropy,
-        signs.kl,
-        signs.marginal_entropy,
-        signs.information,
-        signs.top_share,
-        signs.feature_rank,
-        signs.center_norm,
-        *grad_norm,
-        *lr,
-        *weight_decay,
-        *momentum,
-        *teacher_temp,
-        images_per_s,
-    ]
+fn row(report: &Report, images_per_s: f64) -> Row {
+    let first = [report.step as f64, report.epoch as f64, report.loss];
+    first.into_iter().chain(report.values.iter().copied()).chain([images_per_s]).collect()
 }
 
 /// The metrics of a run.
 pub(super) struct Metrics {
     folder: PathBuf,
+    columns: Vec<&'static str>,
     rows: Vec<Row>,
     looks: Vec<Look>,
     /// Opened with the first number.
@@ -74,15 +44,16 @@ pub(super) struct Metrics {
 const ENDS: usize = 50;
 
 impl Metrics {
-    /// Opens the tables of a folder, as far as step `step`.
-    pub(super) fn open(folder: &Path, step: usize) -> Result<Self> {
+    /// Opens the tables of a folder, as far as step `step`; `own` are the method's columns.
+    pub(super) fn open(folder: &Path, step: usize, own: &[&'static str]) -> Result<Self> {
+        let columns: Vec<_> = FIRST.into_iter().chain(own.iter().copied()).chain([LAST]).collect();
         let rows = read(&folder.join("metrics.csv"))?;
-        let mut rows: Vec<Row> = rows.iter().map(|line| parse(line)).collect::<Result<_>>()?;
+        let mut rows: Vec<Row> = rows.iter().map(|line| parse(line, columns.len())).collect::<Result<_>>()?;
         rows.retain(|row| (row[0] as usize) < step);
         let looks = read(&folder.join("monitor.csv"))?;
         let mut looks: Vec<Look> = looks.iter().map(|line| parse_look(line)).collect::<Result<_>>()?;
         looks.retain(|look| look.step <= step);
-        Ok(Self { folder: folder.into(), rows, looks, events: None })
+        Ok(Self { folder: folder.into(), columns, rows, looks, events: None })
     }
 
     fn event(&mut self, step: usize, scalars: &[(&str, f64)]) -> Result<()> {
@@ -96,26 +67,28 @@ impl Metrics {
         events.scalars(step as u64, now(), scalars).context("cannot write events")
     }
 
-    pub(super) fn push(&mut self, report: &StepReport, images_per_s: f64) -> Result<()> {
+    pub(super) fn push(&mut self, report: &Report, images_per_s: f64) -> Result<()> {
         let row = row(report, images_per_s);
-        let scalars: Vec<(&str, f64)> = COLUMNS.iter().copied().zip(row).skip(2).collect();
+        let scalars: Vec<(&str, f64)> =
+            self.columns.iter().copied().zip(row.iter().copied()).skip(2).collect();
         self.event(report.step, &scalars)?;
         self.rows.push(row);
         Ok(())
     }
 
     pub(super) fn looked(&mut self, look: &Look) -> Result<()> {
-        self.event(look.step, &[("knn", look.knn)])?;
+        let scalars = look.knn.map(|knn| ("knn", knn)).into_iter().chain(look.heads.iter().copied());
+        self.event(look.step, &scalars.collect::<Vec<_>>())?;
         self.looks.retain(|known| known.epoch != look.epoch);
-        self.looks.push(*look);
+        self.looks.push(look.clone());
         Ok(())
     }
 
     /// Writes the tables.
     pub(super) fn write(&self) -> Result<()> {
-        let mut csv = COLUMNS.join(",") + "\n";
+        let mut csv = self.columns.join(",") + "\n";
         for row in &self.rows {
-            let numbers = row.map(|x| x.to_string());
+            let numbers: Vec<String> = row.iter().map(f64::to_string).collect();
             let _ = writeln!(csv, "{}", numbers.join(",")); // writing to a string cannot fail
         }
         write_atomically(&self.folder.join("metrics.csv"), csv.as_bytes())?;
@@ -125,16 +98,24 @@ impl Metrics {
 
     /// Writes the table of looks.
     pub(super) fn write_looks(&self) -> Result<()> {
-        let mut csv = "epoch,step,knn\n".to_owned();
-        for Look { epoch, step, knn } in &self.looks {
-            let _ = writeln!(csv, "{epoch},{step},{knn}");
+        let mut csv = "epoch,step,knn".to_owned();
+        for head in HEADS.iter().take(self.looks.last().map_or(0, |look| look.heads.len())) {
+            let _ = write!(csv, ",{head}"); // writing to a string cannot fail
+        }
+        csv.push('\n');
+        for Look { epoch, step, knn, heads } in &self.looks {
+            let _ = write!(csv, "{epoch},{step},{}", knn.map_or(String::new(), |knn| knn.to_string()));
+            for (_, share) in heads {
+                let _ = write!(csv, ",{share}");
+            }
+            csv.push('\n');
         }
         write_atomically(&self.folder.join("monitor.csv"), csv.as_bytes())?;
         Ok(())
     }
 
     fn parquet(&self) -> Result<Vec<u8>> {
-        let columns = COLUMNS.iter().enumerate().map(|(i, name)| {
+        let columns = self.columns.iter().enumerate().map(|(i, name)| {
             let values: ArrayRef =
                 Arc::new(Float64Array::from_iter_values(self.rows.iter().map(|row| row[i])));
             (*name, values)
@@ -146,19 +127,16 @@ impl Metrics {
     }
 
     /// The epoch of `last` in one line.
-    pub(super) fn epoch_line(&self, last: &StepReport) -> String {
+    pub(super) fn epoch_line(&self, last: &Report, training: &dyn Training) -> String {
         let rows: Vec<&Row> = self.rows.iter().filter(|row| row[1] as usize == last.epoch).collect();
-        let mean = |column: usize| rows.iter().map(|row| row[column]).sum::<f64>() / rows.len().max(1) as f64;
-        format!(
-            "loss {:.4} · entropy {:.3} · KL {:.3} · information {:.3} · rank {:.1} · lr {:.2e} · {:.1} images/s",
-            mean(2),
-            mean(3),
-            mean(4),
-            mean(6),
-            mean(8),
-            last.lr,
-            mean(15)
-        )
+        let place = |name: &str| self.columns.iter().position(|column| *column == name);
+        let mean = |name: &str| match place(name) {
+            Some(place) => rows.iter().map(|row| row[place]).sum::<f64>() / rows.len().max(1) as f64,
+            None => f64::NAN,
+        };
+        let lr = rows.last().zip(place("lr")).map_or(f64::NAN, |(row, place)| row[place]);
+        let own = training.summary(&mean);
+        format!("loss {:.4} · {own} · lr {lr:.2e} · {:.1} images/s", mean("loss"), mean(LAST))
     }
 
     /// Mean loss of the first and of the last steps.
@@ -181,7 +159,12 @@ impl Metrics {
 
     /// The first and the last look.
     pub(super) fn looks(&self) -> (Option<f64>, Option<f64>) {
-        (self.looks.first().map(|look| look.knn), self.looks.last().map(|look| look.knn))
+        (self.looks.first().and_then(|look| look.knn), self.looks.last().and_then(|look| look.knn))
+    }
+
+    /// What the heads named at the last look.
+    pub(super) fn heads(&self) -> BTreeMap<&'static str, f64> {
+        self.looks.last().map(|look| look.heads.iter().copied().collect()).unwrap_or_default()
     }
 }
 
@@ -198,9 +181,9 @@ fn read(path: &Path) -> Result<Vec<String>> {
     }
 }
 
-fn parse(line: &str) -> Result<Row> {
-    let numbers: Result<Vec<f64>, _> = line.split(',').map(str::parse).collect();
-    let row = numbers.ok().and_then(|numbers| Row::try_from(numbers).ok());
+fn parse(line: &str, columns: usize) -> Result<Row> {
+    let numbers: Result<Row, _> = line.split(',').map(str::parse).collect();
+    let row = numbers.ok().filter(|row| row.len() == columns);
     row.ok_or_else(|| {
         integrity(format!("metrics.csv: cannot read the row \"{line}\"; delete the file to go on without"))
     })
@@ -209,11 +192,13 @@ fn parse(line: &str) -> Result<Row> {
 fn parse_look(line: &str) -> Result<Look> {
     let mut parts = line.split(',');
     let look = (|| {
-        Some(Look {
-            epoch: parts.next()?.parse().ok()?,
-            step: parts.next()?.parse().ok()?,
-            knn: parts.next()?.parse().ok()?,
-        })
+        let (epoch, step) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let knn = match parts.next()? {
+            "" => None,
+            knn => Some(knn.parse().ok()?),
+        };
+        let heads = HEADS.iter().zip(parts).map(|(head, share)| Some((*head, share.parse().ok()?)));
+        Some(Look { epoch, step, knn, heads: heads.collect::<Option<_>>()? })
     })();
     look.ok_or_else(|| {
         integrity(format!("monitor.csv: cannot read the row \"{line}\"; delete the file to go on without"))
