@@ -112,7 +112,8 @@ pub enum VoidPixels {
 #[command(after_help = "\
 Examples:
   featlab segment crf-study photos --steps 2000 --out crf-study
-  featlab segment crf-study a.jpg b.jpg --set colours=lab --set code=discrete --set dim=20 --set global_ent_weight=1 --out crf-study/regions
+  featlab segment crf-study photos --set colours=lab --out crf-study/lab
+  featlab segment crf-study a.jpg --set code=discrete --set dim=20 --set lr=0.05 --set global_ent_weight=0.01 --out crf-study/regions
 
 Settings: code (continuous, discrete), colours (rgb, lab), dim, global_ent_weight, local_ent_weight, lr, seed, and of the loss crf.alpha, crf.beta, crf.gamma,
 crf.w1, crf.w2, crf.shift, crf.crf_samples. Defaults suit pictures of some hundred pixels; the loss as it is trained with is crf.alpha=0.5 crf.beta=0.15
