@@ -46,7 +46,7 @@ pub(super) fn write(path: &Path, samples: &[MixedSample], augment: &Augment) -> 
     }
     let mut png = Cursor::new(Vec::new());
     picture.write_to(&mut png, ImageFormat::Png)?;
-    Ok(write_atomically(path, png.get_ref())?)
+    write_atomically(path, png.get_ref())
 }
 
 /// A mask as grey values, `[side, side, 3]`.
