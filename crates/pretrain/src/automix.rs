@@ -12,6 +12,8 @@
 //!
 //! A hand-made mix has `f_q` with one head and nothing else.
 
+use std::path::Path;
+
 use ndarray::{Array2, Array3};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -21,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use crate::automix_config::AutoMixConfig;
 use crate::batch_norm::Mode;
+use crate::checkpoint::load_backbone;
 use crate::classifier::{Classifier, ClassifierPass, Head};
 use crate::drop_path::Drops;
 use crate::init::{self, Init};
@@ -159,8 +162,12 @@ impl AutoMix {
         let classifier = Classifier::new(&config.backbone, classes, learns)?;
         let patch_size = config.backbone.trunk()?.granule();
         let init = Init { seed: config.train.seed, std: config.backbone.init_std, patch_size };
-        let buffers = init::buffers(&classifier.buffers);
-        let query = init.parameters(&classifier.layout);
+        let mut buffers = init::buffers(&classifier.buffers);
+        let mut query = init.parameters(&classifier.layout);
+        if let Some(weights) = &config.start.weights {
+            let parts = [(&classifier.layout, &mut query[..]), (&classifier.buffers, &mut buffers[..])];
+            load_backbone(Path::new(weights), parts)?;
+        }
         let block = match learns {
             true => Some(Generator::new(&config, &classifier.trunk)?),
             false => None,

@@ -20,6 +20,8 @@ use crate::training::{Augment, DataShape, Recipe, Training};
 pub struct AutoMixConfig {
     /// The backbone.
     pub backbone: BackboneConfig,
+    /// What its weights are at first.
+    pub start: StartConfig,
     /// How an image is seen.
     pub views: SingleViewConfig,
     /// How images are mixed.
@@ -38,6 +40,7 @@ impl Default for AutoMixConfig {
     fn default() -> Self {
         Self {
             backbone: BackboneConfig::default(),
+            start: StartConfig::default(),
             views: SingleViewConfig::default(),
             mix: MixConfig::default(),
             loss: MixLossConfig::default(),
@@ -46,6 +49,15 @@ impl Default for AutoMixConfig {
             train: TrainConfig { epochs: 300, batch_size: 1024, ..TrainConfig::default() },
         }
     }
+}
+
+/// `[start]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StartConfig {
+    /// `backbone.safetensors` of another run, whose backbone has the sizes of this one's; unset: random numbers. With plain
+    /// training (`mix.policy = "vanilla"`) on a share of the labels (`data.label_share`) that is fine-tuning with few labels.
+    pub weights: Option<String>,
 }
 
 /// `[views]`.
@@ -272,7 +284,7 @@ impl Recipe for AutoMixConfig {
     const METHOD: &'static str = "automix";
 
     fn check(&self) -> Result<()> {
-        let Self { backbone, views, mix, loss, momentum, optimizer, train } = self;
+        let Self { backbone, views, mix, loss, momentum, optimizer, train, start: _ } = self;
         let granule = backbone.trunk()?.granule();
         let positive = |x: f64| x.is_finite() && x > 0.0;
         let not_negative = |x: f64| x.is_finite() && x >= 0.0;

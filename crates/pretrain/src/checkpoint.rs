@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tensorfile::Tensor;
 
+use crate::params::Layout;
 use crate::training::{Exported, Recipe, Training};
 use crate::{Error, Result};
 
@@ -202,6 +203,42 @@ pub fn save_backbone(
     let tensors: Vec<_> = backbone.tensors().map(tensor).collect();
     let file = tensorfile::to_bytes(&tensors, provenance).map_err(|e| damaged(path, e))?;
     write_atomically(path, &file)
+}
+
+/// Puts the weights of a file that [`save_backbone`] wrote into parameters and running statistics.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if the file is none, or its backbone has other sizes; [`Error::Io`] if it cannot be read.
+pub(crate) fn load_backbone(path: &Path, parts: [(&Layout, &mut [f32]); 2]) -> Result<()> {
+    let file = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    let tensors = SafeTensors::deserialize(&file).map_err(|e| damaged(path, e))?;
+    for (layout, values) in parts {
+        for tensor in layout.tensors() {
+            let Some(name) = tensor.name.strip_prefix(crate::network::BACKBONE) else { continue };
+            let found =
+                tensors.tensor(name).map_err(|_| damaged(path, format!("it has no tensor {name}")))?;
+            if found.shape() != tensor.shape {
+                let (got, want) = (found.shape(), &tensor.shape);
+                return Err(damaged(path, format!("{name} is {got:?}; the backbone asked for has {want:?}")));
+            }
+            let to = tensor.slot.of_mut(values);
+            match found.dtype() {
+                Dtype::F32 => {
+                    let from = found.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+                    to.iter_mut().zip(from).for_each(|(to, from)| *to = from);
+                }
+                Dtype::F16 => {
+                    let from =
+                        found.data().as_chunks::<2>().0.iter().map(|bytes| half::f16::from_le_bytes(*bytes));
+                    to.iter_mut().zip(from).for_each(|(to, from)| *to = from.to_f32());
+                }
+                other => {
+                    return Err(damaged(path, format!("{name} is of type {other:?}; expected F32 or F16")));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file beside its place, flushes it to the disk and moves it there.

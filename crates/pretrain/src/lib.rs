@@ -49,6 +49,7 @@ mod vit;
 pub use automix::{AutoMix, AutoMixState};
 pub use automix_config::{
     Anneal, AutoMixConfig, MixConfig, MixLossConfig, MixOptimizerConfig, MomentumConfig, SingleViewConfig,
+    StartConfig,
 };
 pub use batch_norm::Mode;
 pub use checkpoint::{RunIdentity, load_state, save_backbone, save_state, write_atomically};

@@ -7,7 +7,7 @@ use ndarray::Array3;
 use pretrain::{
     AutoMix, AutoMixConfig, AutoMixState, BackboneConfig, Layout, MixConfig, MixLossConfig,
     MixOptimizerConfig, MixPolicy, MomentumConfig, OptimizerKind, Readout, Report, SingleViewConfig,
-    TrainConfig, Views,
+    StartConfig, TrainConfig, Training, Views, save_backbone,
 };
 
 const IMAGES: usize = 6;
@@ -28,6 +28,7 @@ fn config(policy: MixPolicy, weights: [f64; 4]) -> AutoMixConfig {
             init_std: 0.2,
             readout: Readout::Class,
         },
+        start: StartConfig::default(),
         views: SingleViewConfig { size: 16, ..SingleViewConfig::default() },
         mix: MixConfig { policy, init_std: 0.3, lambda_margin: 0.0, ..MixConfig::default() },
         loss: MixLossConfig {
@@ -284,4 +285,34 @@ fn what_cannot_be_trained_on_is_said() {
     assert!(say(5, 4).contains("more than the 5 images"));
     assert!(say(20, 1).contains("1 classes"));
     assert!(say(20, 0).contains("0 classes"));
+}
+
+/// What one run learned, another starts from: the backbone, and nothing of the heads.
+#[test]
+fn a_run_may_start_from_anothers_backbone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("backbone.safetensors");
+    let mut first = start(&config(MixPolicy::AutoMix, [1.0, 1.0, 1.0, 0.1]));
+    step(&mut first, 0.0);
+    save_backbone(&path, &first.exported(), false, &Default::default()).unwrap();
+    let mut second = config(MixPolicy::Vanilla, [1.0; 4]);
+    second.train.seed = 5;
+    second.start.weights = Some(path.display().to_string());
+    let run = AutoMix::new(second.clone(), 12, CLASSES).unwrap();
+    for tensor in run.layout().tensors() {
+        let own = tensor.slot.of(&run.state.query);
+        let other = first.layout().tensors().iter().find(|other| other.name == tensor.name).unwrap();
+        let same = own == other.slot.of(&first.state.key);
+        assert_eq!(
+            same,
+            tensor.name.starts_with("backbone.") || tensor.name.ends_with("bias"),
+            "{}",
+            tensor.name
+        );
+    }
+    second.backbone.embed_dim = Some(24);
+    let error = AutoMix::new(second.clone(), 12, CLASSES).unwrap_err();
+    assert!(error.is_integrity() && error.to_string().contains("the backbone asked for has"), "{error}");
+    second.start.weights = Some(folder.path().join("none").display().to_string());
+    assert!(AutoMix::new(second, 12, CLASSES).is_err());
 }
