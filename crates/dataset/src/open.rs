@@ -175,7 +175,7 @@ mod tests {
         assert!(
             unknown.contains("\"cityscopes:x\"")
                 && unknown.contains(
-                    "camvid:ROOT, cocostuff27:ROOT, cityscapes27:ROOT, potsdam3:ROOT, folder:DIR, scenes"
+                    "camvid:ROOT, cocostuff27:ROOT, cityscapes27:ROOT, potsdam3:ROOT, classes:ROOT, folder:DIR, scenes"
                 ),
             "{unknown}"
         );
