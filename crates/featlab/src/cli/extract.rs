@@ -19,7 +19,7 @@ pub struct LoadingArgs {
 /// Everything that changes the numbers, and the device that computes them.
 #[derive(Debug, Clone, Args)]
 pub struct FeatureArgs {
-    /// Data set: scenes, camvid:ROOT, cocostuff27:ROOT (also 15 and 3), cityscapes27:ROOT, potsdam3:ROOT, voc:ROOT, directory:ROOT[?classes=N], folder:DIR; ROOT and DIR are paths, or s3://, gs://, az://BUCKET/PREFIX
+    /// Data set: scenes, camvid:ROOT, cocostuff27:ROOT (also 15 and 3), cityscapes27:ROOT, potsdam3:ROOT, voc:ROOT, directory:ROOT[?classes=N], classes:ROOT, folder:DIR; ROOT and DIR are paths, or s3://, gs://, az://BUCKET/PREFIX
     #[arg(long)]
     pub dataset: Option<String>,
     /// Part of the data set: train, val, test, train+val, unlabelled, all
