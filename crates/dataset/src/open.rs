@@ -186,16 +186,16 @@ mod tests {
         assert!(error("folder:does/not/exist").contains("there is no folder does/not/exist"));
         let unknown = error("cityscopes:x");
         assert!(
-            unknown.contains("\"cityscopes:x\"")
-                && unknown.contains(
-<<<<<<< HEAD
-                    "camvid:ROOT, cocostuff27:ROOT, cocostuff15:ROOT, cocostuff3:ROOT, cityscapes27:ROOT, \
-                     potsdam3:ROOT, voc:ROOT, directory:ROOT[?classes=N], folder:DIR, scenes"
-=======
-                    "camvid:ROOT, cocostuff27:ROOT, cityscapes27:ROOT, potsdam3:ROOT, classes:ROOT, folder:DIR, scenes"
->>>>>>> issue8
-                ),
-            "{unknown}"
-        );
+                    unknown.contains("\"cityscopes:x\"")
+                        && unknown.contains(
+        <<<<<<< HEAD
+                            "camvid:ROOT, cocostuff27:ROOT, cocostuff15:ROOT, cocostuff3:ROOT, cityscapes27:ROOT, \
+                             potsdam3:ROOT, voc:ROOT, directory:ROOT[?classes=N], folder:DIR, scenes"
+        =======
+                            "camvid:ROOT, cocostuff27:ROOT, cityscapes27:ROOT, potsdam3:ROOT, classes:ROOT, folder:DIR, scenes"
+        >>>>>>> issue8
+                        ),
+                    "{unknown}"
+                );
     }
 }

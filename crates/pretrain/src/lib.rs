@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 
 mod automix;
-mod automix_config;
 mod batch_norm;
 mod buffer;
 mod candle_engine;
@@ -46,10 +45,9 @@ mod training;
 mod trunk;
 mod vit;
 
-pub use automix::{AutoMix, AutoMixState};
-pub use automix_config::{
-    Anneal, AutoMixConfig, MixConfig, MixLossConfig, MixOptimizerConfig, MomentumConfig, SingleViewConfig,
-    StartConfig,
+pub use automix::{
+    Anneal, AutoMix, AutoMixConfig, AutoMixState, MixConfig, MixLossConfig, MixOptimizerConfig,
+    MomentumConfig, SingleViewConfig, StartConfig,
 };
 pub use batch_norm::Mode;
 pub use checkpoint::{RunIdentity, load_state, save_backbone, save_state, write_atomically};
