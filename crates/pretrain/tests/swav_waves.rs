@@ -1,6 +1,7 @@
 //! Do SwAV and DeepCluster-v2 learn? On images that are told apart by their shapes alone, in seconds: features find the class that
 //! nobody told them, the loss leaves ln K, and without anything to tell images apart the run says that it is stuck.
 
+#![allow(clippy::print_stdout)] // figures that BENCHMARKS.md quotes
 #![expect(clippy::unwrap_used, reason = "a test file: helpers outside `#[test]` are tests too")]
 
 mod waves_data;

@@ -1,6 +1,7 @@
 //! Does DINO learn? On images that are told apart by their shapes alone, in seconds: features of the teacher find the class that
 //! nobody told them, and without centring or sharpening the run collapses as the paper says.
 
+#![allow(clippy::print_stdout)] // figures that BENCHMARKS.md quotes
 #![expect(clippy::unwrap_used, reason = "a test file: helpers outside `#[test]` are tests too")]
 
 mod waves_data;
