@@ -47,11 +47,11 @@ fn shared(seed: u64, epochs: usize) -> (ProjectorConfig, ViewsConfig, ClusterOpt
 }
 
 fn swav(seed: u64) -> SwavConfig {
-    let (head, views, optimizer, train) = shared(seed, 15);
+    let (head, views, optimizer, train) = shared(seed, 30);
     let loss = SwavLossConfig {
         epsilon: 0.03,
         queue_length: 256,
-        queue_start_epoch: 5,
+        queue_start_epoch: 10,
         freeze_prototypes_steps: 32,
         ..SwavLossConfig::default()
     };
@@ -59,7 +59,7 @@ fn swav(seed: u64) -> SwavConfig {
 }
 
 fn deepcluster(seed: u64) -> DeepClusterConfig {
-    let (head, views, optimizer, train) = shared(seed, 15);
+    let (head, views, optimizer, train) = shared(seed, 30);
     let loss = DeepClusterLossConfig::default();
     DeepClusterConfig { backbone: backbone(), head, views, loss, optimizer, train }
 }
