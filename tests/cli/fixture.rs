@@ -1,7 +1,8 @@
 //! What the tests share: a scratch folder, a small labelled data set in CamVid's layout, and the binary.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use tempfile::TempDir;
@@ -70,6 +71,24 @@ pub(crate) fn expect(command: &mut Command, code: i32) -> (String, String) {
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(code), "{command:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}");
     (stdout, stderr)
+}
+
+/// Starts a command and sends it a signal (`INT`, `TERM`, `KILL`) once `file` is there, or after a minute; how it ended.
+pub(crate) fn signalled(command: &mut Command, signal: &str, file: &Path) -> ExitStatus {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary runs");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !file.exists() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let kill = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
+    let status = child.wait().expect("it ends");
+    assert!(kill.expect("kill runs").success(), "it ended before {signal} was sent: {status}");
+    status
+}
+
+/// A file of a folder.
+pub(crate) fn bytes(folder: &Path, name: &str) -> Vec<u8> {
+    std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 /// `featlab extract` of a data set at 32 px into `out`.

@@ -1,10 +1,9 @@
 //! `featlab pretrain dino`: a folder of pictures in, a backbone that `extract` takes out, and nothing lost on the way.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use crate::fixture::{Scratch, expect, featlab};
+use crate::fixture::{Scratch, bytes, expect, featlab, signalled};
 
 /// A run of seconds: d 24, patches of 8, 3 epochs of 12 steps.
 const TINY: &str = r#"
@@ -51,10 +50,6 @@ fn pretrain_on(device: &str, scratch: &Scratch, out: &Path) -> Command {
     let mut command = featlab();
     command.args(["pretrain", "dino", "--device", device]).arg(file).arg("--out").arg(out);
     command
-}
-
-fn bytes(folder: &Path, name: &str) -> Vec<u8> {
-    std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 /// The table without its last column, which is a speed.
@@ -129,17 +124,9 @@ fn an_interrupted_run_goes_on_to_the_same_bits() {
     expect(&mut long(&scratch, &whole), 0);
     for (name, code) in [("INT", Some(130)), ("TERM", Some(143)), ("KILL", None)] {
         let out = scratch.path(name);
-        let mut command = long(&scratch, &out);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
         // The first state is there after the first epoch; the signal falls somewhere behind it.
-        while !out.join("state.safetensors").exists() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let kill = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
-        let status = child.wait().unwrap();
-        assert!(kill.unwrap().success() && status.code() == code, "{name}: {status}, before the run ended");
+        let status = signalled(&mut long(&scratch, &out), name, &out.join("state.safetensors"));
+        assert_eq!(status.code(), code, "{name}");
         let (_, stderr) = expect(&mut long(&scratch, &out), 0);
         assert!(stderr.contains("resumed at step ") && !stderr.contains("resumed at step 120 "), "{stderr}");
         for file in ["state.safetensors", "backbone.safetensors", "checkpoint.pth"] {

@@ -1,10 +1,9 @@
 //! `featlab pretrain swav`, `deepcluster` and `automix`: what DINO's runs promise, all methods do.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use crate::fixture::{Scratch, expect, featlab};
+use crate::fixture::{Scratch, bytes, expect, featlab, signalled};
 
 /// Data, monitor and length that all runs have: 48 tiles, 12 steps an epoch.
 const AROUND: &str = r#"
@@ -86,10 +85,6 @@ fn pretrain(scratch: &Scratch, method: &str, settings: &str, out: &Path) -> Comm
     command
 }
 
-fn bytes(folder: &Path, name: &str) -> Vec<u8> {
-    std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-}
-
 fn tokens(file: &Path) -> Vec<f32> {
     let loaded = backbone::load(file.to_str().unwrap(), &backbone::LoadOptions::default()).unwrap();
     let pixels: Vec<f32> = (0..3 * 48 * 48).map(|i| (i as f32 * 0.37).sin()).collect();
@@ -141,14 +136,8 @@ fn an_interrupted_run_goes_on_to_the_same_bits() {
         let whole = scratch.path("whole");
         expect(&mut long(&whole), 0);
         let out = scratch.path("interrupted");
-        let mut child = long(&out).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !out.join("state.safetensors").exists() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let kill = Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status();
-        let status = child.wait().unwrap();
-        assert!(kill.unwrap().success() && status.code() == Some(130), "{method}: {status}");
+        let status = signalled(&mut long(&out), "INT", &out.join("state.safetensors"));
+        assert_eq!(status.code(), Some(130), "{method}");
         expect(&mut long(&out), 0);
         for file in ["state.safetensors", "backbone.safetensors", "checkpoint.pth", "monitor.csv"] {
             assert!(bytes(&out, file) == bytes(&whole, file), "{method}: {file} differs");

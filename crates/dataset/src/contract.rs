@@ -7,6 +7,13 @@ use std::collections::BTreeSet;
 
 use crate::Dataset;
 
+/// Saves a picture in a folder of a test, with the folders above it.
+pub(crate) fn save(root: &tempfile::TempDir, file: &str, picture: impl Into<image::DynamicImage>) {
+    let path = root.path().join(file);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    picture.into().save(path).unwrap();
+}
+
 /// Panics with the reason if `dataset` breaks the contract; every sample must be loadable.
 pub(crate) fn check(dataset: &dyn Dataset) {
     let ids: BTreeSet<&str> = (0..dataset.len()).map(|i| dataset.id(i)).collect();

@@ -106,17 +106,12 @@ fn largest(source: &Source, labels: &[Listed]) -> Result<Option<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
+    use image::{GrayImage, Luma, Rgb, RgbImage};
     use tempfile::TempDir;
 
     use super::*;
+    use crate::contract::save;
     use crate::{Dataset, contract, open as open_spec};
-
-    fn save(root: &TempDir, file: &str, picture: impl Into<DynamicImage>) {
-        let path = root.path().join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        picture.into().save(path).unwrap();
-    }
 
     fn image(root: &TempDir, file: &str) {
         save(root, &format!("imgs/{file}"), RgbImage::from_pixel(4, 3, Rgb([1, 2, 3])));

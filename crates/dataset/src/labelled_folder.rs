@@ -250,17 +250,11 @@ impl Dataset for LabelledFolder {
 
 #[cfg(test)]
 mod tests {
-    use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
+    use image::{GrayImage, Luma, Rgb, RgbImage};
     use tempfile::TempDir;
 
     use super::*;
-    use crate::contract;
-
-    fn save(root: &TempDir, file: &str, picture: impl Into<DynamicImage>) {
-        let path = root.path().join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        picture.into().save(path).unwrap();
-    }
+    use crate::contract::{self, save};
 
     fn image(root: &TempDir, file: &str) {
         save(root, &format!("images/{file}"), RgbImage::from_pixel(4, 3, Rgb([1, 2, 3])));

@@ -2,13 +2,13 @@
 
 use crate::config::BackboneConfig;
 use crate::drop_path::Drops;
+use crate::hidden_mix::HiddenMix;
 use crate::layers::Dense;
 use crate::mixed_labels::{MixedLabels, mixed_cross_entropy};
 use crate::network::BACKBONE;
 use crate::params::Layout;
-use crate::resnet::Weights;
 use crate::trunk::{Trunk, TrunkActivations, TrunkInput};
-use crate::vit::HiddenMix;
+use crate::weights::Weights;
 use crate::{Error, Result};
 
 /// Which classifier.

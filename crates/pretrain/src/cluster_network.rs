@@ -9,11 +9,14 @@ use crate::config::{BackboneConfig, ViewsConfig};
 use crate::drop_path::Drops;
 use crate::init::{self, Init};
 use crate::network::{BACKBONE, Stack};
+use crate::optim::{Optimizer, StepSize};
 use crate::params::Layout;
 use crate::projector::{Projector, ProjectorActivations, ProjectorConfig};
-use crate::resnet::Weights;
-use crate::training::Views;
+use crate::torch_checkpoint;
+use crate::torch_file::TorchValue;
+use crate::training::{Exported, Notes, Views};
 use crate::trunk::{Trunk, TrunkActivations, TrunkInput};
+use crate::weights::Weights;
 
 /// The network without its weights.
 #[derive(Debug, Clone)]
@@ -95,6 +98,23 @@ impl ClusterNetwork {
             work.used = group + 1;
         }
         self.projector.embed(params, buffers, Mode::Train, &work.readouts, &mut work.projector);
+    }
+
+    /// The backbone among parameters and running statistics.
+    pub(crate) fn exported<'a>(&'a self, params: &'a [f32], buffers: &'a [f32]) -> Exported<'a> {
+        self.trunk.exported("the network", (&self.layout, params), (&self.buffers, buffers))
+    }
+
+    /// SwAV's checkpoint; `epoch` is the next one.
+    pub(crate) fn checkpoint<'a>(
+        &self,
+        [params, buffers]: [&'a [f32]; 2],
+        optimizer: (&'a Optimizer, StepSize),
+        epoch: usize,
+        notes: &Notes,
+    ) -> TorchValue<'a> {
+        let network = [(&self.layout, params), (&self.buffers, buffers)];
+        torch_checkpoint::cluster(&network, optimizer.0, optimizer.1, epoch, notes, &self.trunk)
     }
 
     /// Adds the gradients of all parameters but the prototypes, from that of the embeddings.

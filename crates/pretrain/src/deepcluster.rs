@@ -5,115 +5,23 @@
 //! predicts each image's cluster from all its views, with the mean cross-entropy over heads, and writes the batch's
 //! embeddings over the oldest ones; images that the memory does not have are left out of the loss.
 
-use candle_core::Device;
 use rand::SeedableRng;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::cluster_network::{ClusterNetwork, ClusterWork, drops};
-use crate::config::{BackboneConfig, TrainConfig, ViewsConfig};
+use crate::deepcluster_config::DeepClusterConfig;
 use crate::drop_path::Drops;
 use crate::optim::{Optimizer, StepSize};
 use crate::params::{Layout, TensorSpec};
-use crate::projector::ProjectorConfig;
 use crate::signs::effective_rank;
 use crate::spherical_kmeans::spherical_kmeans;
 use crate::swav::{ClusterWatch, gradient_norm, rates};
-use crate::swav_config::{ClusterOptimizerConfig, Rule, first_broken, shared_rules, swav_crops, swav_views};
-use crate::torch_checkpoint;
+use crate::target_cross_entropy::target_cross_entropy;
 use crate::torch_file::TorchValue;
-use crate::training::{
-    Augment, Batch, DataShape, Exported, Look, Notes, Plan, Recipe, Report, Training, steps_per_epoch, value,
-};
+use crate::training::{Batch, Exported, Look, Notes, Plan, Recipe, Report, Training, steps_per_epoch, value};
 use crate::{Error, Result};
-
-/// A DeepCluster-v2 run. Defaults are published ones, but for batch and rate, which are SwAV's for one machine.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DeepClusterConfig {
-    /// The backbone.
-    pub backbone: BackboneConfig,
-    /// Projection and prototypes of each head.
-    pub head: ProjectorConfig,
-    /// The random views.
-    pub views: ViewsConfig,
-    /// Clusters and loss.
-    pub loss: DeepClusterLossConfig,
-    /// The optimiser.
-    pub optimizer: ClusterOptimizerConfig,
-    /// Length, batch and seed.
-    pub train: TrainConfig,
-}
-
-impl Default for DeepClusterConfig {
-    fn default() -> Self {
-        Self {
-            backbone: BackboneConfig::default(),
-            head: ProjectorConfig::default(),
-            views: swav_views(),
-            loss: DeepClusterLossConfig::default(),
-            optimizer: ClusterOptimizerConfig::default(),
-            train: TrainConfig { epochs: 200, batch_size: 256, ..TrainConfig::default() },
-        }
-    }
-}
-
-/// `[loss]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DeepClusterLossConfig {
-    /// T.
-    pub temperature: f64,
-    /// Heads, each with its own clusters.
-    pub heads: usize,
-    /// Rounds of k-means.
-    pub kmeans_iterations: usize,
-}
-
-impl Default for DeepClusterLossConfig {
-    fn default() -> Self {
-        Self { temperature: 0.1, heads: 3, kmeans_iterations: 10 }
-    }
-}
-
-impl Recipe for DeepClusterConfig {
-    const METHOD: &'static str = "deepcluster";
-
-    fn check(&self) -> Result<()> {
-        let Self { backbone, head, views, loss, optimizer, train } = self;
-        let mut rules: Vec<Rule> = shared_rules(backbone, head, views, optimizer, train)?;
-        let positive = |x: f64| x.is_finite() && x > 0.0;
-        rules.extend([
-            (positive(loss.temperature), "loss.temperature", "must be above 0".into()),
-            (loss.heads > 0, "loss.heads", "must be at least 1".to_owned()),
-        ]);
-        first_broken(rules)?;
-        Ok(swav_crops(views).check()?)
-    }
-
-    fn train(&self) -> &TrainConfig {
-        &self.train
-    }
-
-    fn train_mut(&mut self) -> &mut TrainConfig {
-        &mut self.train
-    }
-
-    fn augment(&self) -> Augment {
-        swav_crops(&self.views).into()
-    }
-
-    fn granule(&self) -> Result<usize> {
-        Ok(self.backbone.trunk()?.granule())
-    }
-
-    fn start(&self, data: &DataShape, device: &Device) -> Result<Box<dyn Training>> {
-        crate::training::only_on_the_processor("deepcluster", &self.train, device)?;
-        Ok(Box::new(DeepCluster::new(self.clone(), data.images)?))
-    }
-}
 
 /// Views whose embeddings the memory holds: the two large ones.
 const ASSIGNED: usize = 2;
@@ -238,40 +146,6 @@ impl DeepCluster {
     }
 }
 
-/// Mean cross-entropy of the rows that have a target; the scores `[V · B, K]` become its gradient, times `share`.
-fn cross_entropy(
-    scores: &mut [f32],
-    targets: &[Option<usize>],
-    k: usize,
-    temperature: f64,
-    share: f64,
-) -> f64 {
-    let views = scores.len() / k / targets.len();
-    let counted = views * targets.iter().flatten().count();
-    if counted == 0 {
-        scores.fill(0.0);
-        return 0.0;
-    }
-    let (inverse, share) = (1.0 / temperature, share / counted as f64);
-    let mut total = 0.0;
-    for (row, scores) in scores.chunks_exact_mut(k).enumerate() {
-        let Some(target) = targets[row % targets.len()] else {
-            scores.fill(0.0);
-            continue;
-        };
-        let top = scores.iter().fold(f32::NEG_INFINITY, |top, &x| top.max(x));
-        let own = f64::from(scores[target] - top) * inverse;
-        let exps: Vec<f64> = scores.iter().map(|&x| (f64::from(x - top) * inverse).exp()).collect();
-        let sum: f64 = exps.iter().sum();
-        total += sum.ln() - own;
-        for (i, (score, exp)) in scores.iter_mut().zip(exps).enumerate() {
-            let hit = if i == target { 1.0 } else { 0.0 };
-            *score = ((exp / sum - hit) * inverse * share) as f32;
-        }
-    }
-    total / counted as f64
-}
-
 impl Training for DeepCluster {
     fn plan(&self) -> Plan {
         Plan {
@@ -321,7 +195,7 @@ impl Training for DeepCluster {
             let Self { config, network, state, grads, work, scores, dz, .. } = self;
             let z = work.projector.embeddings();
             network.projector.scores(&state.params, head, z, scores);
-            loss += cross_entropy(scores, &targets, k, config.loss.temperature, 1.0 / heads as f64)
+            loss += target_cross_entropy(scores, &targets, k, config.loss.temperature, 1.0 / heads as f64)
                 / heads as f64;
             network.projector.scores_backward(&state.params, grads, head, scores, z, dz);
             let mut seen: Vec<usize> = targets.iter().flatten().copied().collect();
@@ -411,18 +285,14 @@ impl Training for DeepCluster {
     }
 
     fn exported(&self) -> Exported<'_> {
-        let DeepClusterState { params, buffers, .. } = &self.state;
-        let ClusterNetwork { layout, buffers: statistics, trunk, .. } = &self.network;
-        trunk.exported("the network", (layout, params), (statistics, buffers))
+        self.network.exported(&self.state.params, &self.state.buffers)
     }
 
     fn checkpoint(&self, notes: &Notes) -> TorchValue<'_> {
         let DeepClusterState { step, params, buffers, optimizer, .. } = &self.state;
-        let network = [(&self.network.layout, params.as_slice()), (&self.network.buffers, buffers)];
         let weight_decay = self.config.optimizer.weight_decay;
         let size = StepSize { lr: self.lr[step.saturating_sub(1)], weight_decay };
-        let epoch = step / self.steps_per_epoch;
-        torch_checkpoint::cluster(&network, optimizer, size, epoch, notes, &self.network.trunk)
+        self.network.checkpoint([params, buffers], (optimizer, size), step / self.steps_per_epoch, notes)
     }
 }
 
@@ -431,6 +301,7 @@ mod tests {
     use ndarray::Array3;
 
     use super::*;
+    use crate::projector::ProjectorConfig;
     use crate::training::Views;
 
     const IMAGES: usize = 7;
@@ -506,16 +377,6 @@ mod tests {
         let places = [0, 1, 2];
         run.step(Batch { views: &views(&places), images: &places, classes: &[] }).unwrap();
         assert_eq!(tables(&run), before);
-    }
-
-    #[test]
-    fn rows_without_a_target_cost_nothing_and_equal_scores_ln_k() {
-        let mut scores = vec![0.4; 2 * 2 * 5];
-        let loss = cross_entropy(&mut scores, &[None, Some(3)], 5, 0.1, 1.0);
-        assert!((loss - 5f64.ln()).abs() < 1e-6);
-        assert_eq!([&scores[..5], &scores[10..15]].concat(), [0.0; 10]);
-        assert!(scores[8] < 0.0 && (scores[5..10].iter().sum::<f32>()).abs() < 1e-6);
-        assert_eq!(cross_entropy(&mut scores, &[None, None], 5, 0.1, 1.0), 0.0);
     }
 
     #[test]

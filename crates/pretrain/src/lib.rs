@@ -10,6 +10,7 @@ mod cluster_network;
 mod config;
 mod conv;
 mod deepcluster;
+mod deepcluster_config;
 mod dino;
 mod dino_training;
 mod drop_path;
@@ -17,6 +18,7 @@ mod engine;
 mod error;
 mod events;
 mod head;
+mod hidden_mix;
 mod images;
 mod init;
 mod kernel_engine;
@@ -39,11 +41,13 @@ mod spherical_kmeans;
 mod swapped;
 mod swav;
 mod swav_config;
+mod target_cross_entropy;
 mod torch_checkpoint;
 mod torch_file;
 mod training;
 mod trunk;
 mod vit;
+mod weights;
 
 pub use automix::{
     Anneal, AutoMix, AutoMixConfig, AutoMixState, MixConfig, MixLossConfig, MixOptimizerConfig,
@@ -56,12 +60,14 @@ pub use config::{
     BackboneConfig, DinoConfig, LossConfig, OptimizerConfig, Precision, TeacherConfig, TrainConfig,
     ViewsConfig,
 };
-pub use deepcluster::{DeepCluster, DeepClusterConfig, DeepClusterLossConfig, DeepClusterState};
+pub use deepcluster::{DeepCluster, DeepClusterState};
+pub use deepcluster_config::{DeepClusterConfig, DeepClusterLossConfig};
 pub use dino::{Dino, DinoState, StepReport};
 pub use drop_path::Branch;
 pub use error::{Error, Result};
 pub use events::EventWriter;
 pub use head::{Head, HeadActivations, HeadConfig};
+pub use hidden_mix::HiddenMix;
 pub use images::{Images, Tiles};
 pub use loss::{Center, LossShape, student_loss, teacher_targets};
 pub use mix_block::{Enlarge, LambdaEncoding, MixActivations, MixBlock, MixInput};
@@ -86,4 +92,4 @@ pub use training::{
     Training, Views,
 };
 pub use trunk::{Trunk, TrunkActivations, TrunkConfig};
-pub use vit::{Activations, HiddenMix, Readout, Vit};
+pub use vit::{Activations, Readout, Vit};

@@ -19,7 +19,6 @@ use crate::signs::effective_rank;
 use crate::sinkhorn::SinkhornBuffers;
 use crate::swapped::{SwappedShape, assignment_signs, swapped_loss};
 use crate::swav_config::{ClusterOptimizerConfig, SwavConfig};
-use crate::torch_checkpoint;
 use crate::torch_file::TorchValue;
 use crate::training::{
     Batch, Exported, Notes, Plan, Recipe as _, Report, Training, Views, steps_per_epoch, value,
@@ -382,26 +381,14 @@ impl Training for Swav {
     }
 
     fn exported(&self) -> Exported<'_> {
-        let SwavState { params, buffers, .. } = &self.state;
-        let ClusterNetwork { layout, buffers: statistics, trunk, .. } = &self.network;
-        trunk.exported("the network", (layout, params), (statistics, buffers))
+        self.network.exported(&self.state.params, &self.state.buffers)
     }
 
     fn checkpoint(&self, notes: &Notes) -> TorchValue<'_> {
         let SwavState { step, params, buffers, optimizer, .. } = &self.state;
-        let network = [(&self.network.layout, params.as_slice()), (&self.network.buffers, buffers)];
-        let size = StepSize {
-            lr: self.lr[step.saturating_sub(1)],
-            weight_decay: self.config.optimizer.weight_decay,
-        };
-        torch_checkpoint::cluster(
-            &network,
-            optimizer,
-            size,
-            step / self.steps_per_epoch,
-            notes,
-            &self.network.trunk,
-        )
+        let weight_decay = self.config.optimizer.weight_decay;
+        let size = StepSize { lr: self.lr[step.saturating_sub(1)], weight_decay };
+        self.network.checkpoint([params, buffers], (optimizer, size), step / self.steps_per_epoch, notes)
     }
 }
 

@@ -7,12 +7,14 @@ use backbone::{ResNetConfig, VitConfig};
 
 use crate::config::BackboneConfig;
 use crate::drop_path::Drops;
+use crate::hidden_mix::HiddenMix;
 use crate::params::Layout;
-use crate::resnet::{ResNet, ResNetActivations, Weights};
+use crate::resnet::{ResNet, ResNetActivations};
 use crate::torch_checkpoint::{text, vit_arguments};
 use crate::torch_file::TorchValue;
 use crate::training::{Exported, ExportedModel};
-use crate::vit::{Activations, HiddenMix, Readout, Vit};
+use crate::vit::{Activations, Readout, Vit};
+use crate::weights::Weights;
 use crate::{Error, Result};
 
 /// The sizes of a trunk.

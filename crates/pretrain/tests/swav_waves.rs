@@ -1,7 +1,6 @@
 //! Do SwAV and DeepCluster-v2 learn? On images that are told apart by their shapes alone, in seconds: features find the class that
 //! nobody told them, the loss leaves ln K, and without anything to tell images apart the run says that it is stuck.
 
-#![allow(clippy::print_stdout)] // figures that BENCHMARKS.md quotes
 #![expect(clippy::unwrap_used, reason = "a test file: helpers outside `#[test]` are tests too")]
 
 mod waves_data;
@@ -120,23 +119,13 @@ fn run<R: Recipe>(
     Outcome { knn: [before, knn(&*training)], loss: mean(|r| r.loss), sign: mean(|r| r.values[0]), warnings }
 }
 
-fn finds_classes(seed: u64) {
-    let (config, ln_k) = (swav(seed), (PROTOTYPES as f64).ln());
-    let trunk = pretrain::Swav::new(config.clone(), TRAIN).unwrap().network().trunk.clone();
-    let Outcome { knn, loss, sign, warnings } = run(&config, &trunk, |rng, image| views(rng, image, 12));
-    println!("SwAV, seed {seed}: k-NN {:.3} to {:.3}, loss {loss:.3}, entropy {sign:.3}", knn[0], knn[1]);
-    assert!(knn[0] < 0.8 && knn[1] > 0.85 && loss < 0.8 * ln_k && warnings.is_empty(), "{warnings:?}");
-}
-
 #[test]
 fn classes_are_found_that_nobody_told() {
-    finds_classes(0);
-}
-
-#[test]
-#[ignore = "another minute for another seed: cargo test -p featlab-pretrain --test swav_waves -- --ignored"]
-fn and_with_another_seed() {
-    finds_classes(1);
+    let (config, ln_k) = (swav(0), (PROTOTYPES as f64).ln());
+    let trunk = pretrain::Swav::new(config.clone(), TRAIN).unwrap().network().trunk.clone();
+    let Outcome { knn, loss, sign, warnings } = run(&config, &trunk, |rng, image| views(rng, image, 12));
+    println!("SwAV: k-NN {:.3} to {:.3}, loss {loss:.3}, entropy {sign:.3}", knn[0], knn[1]);
+    assert!(knn[0] < 0.8 && knn[1] > 0.85 && loss < 0.8 * ln_k && warnings.is_empty(), "{warnings:?}");
 }
 
 #[test]

@@ -173,7 +173,7 @@ Examples:
   featlab segment predict a.jpg b.png --model cocostuff27_vit_base_5.ckpt --res 448 --write labels,overlay,probabilities --out labels
 
 Files are OUT/linear/ID.png and OUT/cluster/ID.png, exactly as large as the picture: one byte a pixel with a palette, 255 for what was
-not looked at; OUT/classes.json names the bytes. The same command again segments only what is missing.")]
+not looked at; OUT/linear-classes.json and OUT/cluster-classes.json name the bytes. The same command again segments only what is missing.")]
 pub struct PredictArgs {
     /// Pictures, folders of pictures (any nesting), or data sets as featlab extract spells them
     #[arg(value_name = "PICTURE|FOLDER", required = true)]

@@ -25,6 +25,7 @@ use crate::batch_norm::Mode;
 use crate::checkpoint::load_backbone;
 use crate::classifier::{Classifier, ClassifierPass, Head};
 use crate::drop_path::Drops;
+use crate::hidden_mix::HiddenMix;
 use crate::init::{self, Init};
 use crate::mix_block::{MixActivations, MixBlock, MixInput};
 use crate::mix_policies::{MixPolicy, mix_images};
@@ -32,11 +33,10 @@ use crate::mixed_labels::MixedLabels;
 use crate::network::Stack;
 use crate::optim::{Optimizer, StepSize, ema};
 use crate::params::{Layout, TensorSpec};
-use crate::resnet::Weights;
 use crate::swav::gradient_norm;
 use crate::training::{Recipe as _, Report, Views, steps_per_epoch};
 use crate::trunk::Trunk;
-use crate::vit::HiddenMix;
+use crate::weights::Weights;
 use crate::{Error, Result};
 
 pub use self::config::{

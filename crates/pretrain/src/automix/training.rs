@@ -14,10 +14,10 @@ use crate::mix_policies::mix_images;
 use crate::network::BACKBONE;
 use crate::optim::StepSize;
 use crate::params::Layout;
-use crate::resnet::Weights;
 use crate::torch_checkpoint::{dict, int, optimizer, tensors, text};
 use crate::torch_file::TorchValue;
 use crate::training::{Batch, Exported, MixedSample, Notes, Plan, Recipe as _, Report, Training, Views};
+use crate::weights::Weights;
 
 /// Names of what a step reports.
 const COLUMNS: [&str; 12] = [

@@ -9,80 +9,22 @@
 //! spreads that are used in training, fractions of a pixel of a map of 56, let some thousand pixels of a picture know nothing of
 //! each other, and without a shift all codes may be the same; the study's defaults ([`CrfStudy`]) are wider, and have one.
 
+mod entropies;
+mod picture;
+mod settings;
+
 use ndarray::{Array2, ArrayView3};
 use probe::adam_step;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::lab::lab;
-use crate::stego::CrfLoss;
-use crate::stego::error::{Error, Result, expect_finite, expect_range, expect_shape};
+use self::entropies::{entropy, usage};
+use self::picture::Picture;
+pub use self::settings::{CodeKind, Colours, CrfStudy};
+use crate::stego::error::{Error, Result, expect_finite};
 use crate::stego::unit::{make_unit, through_unit};
-
-/// Standard deviation of a code before the first step.
-const START: f32 = 0.1;
-
-/// How colours are measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Colours {
-    /// Red, green and blue of `[0, 1]`.
-    #[default]
-    Rgb,
-    /// L*a*b* by `(100, 256, 256)`.
-    Lab,
-}
-
-/// What a code is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CodeKind {
-    /// A direction.
-    #[default]
-    Continuous,
-    /// Logits of regions.
-    Discrete,
-}
-
-/// The study's settings. The default sees about 20 pixels far (`α = 400`) and tells colours apart that differ by a tenth (`β = 0.01`).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CrfStudy {
-    /// The loss; its `side` is not used.
-    pub crf: CrfLoss,
-    /// How colours are measured.
-    pub colours: Colours,
-    /// What a code is.
-    pub code: CodeKind,
-    /// `k`, numbers of a code: regions, where it is discrete.
-    pub dim: usize,
-    /// `w_g`: how much all regions should be used.
-    pub global_ent_weight: f32,
-    /// `w_l`: how undecided a pixel should be (below 0: how decided).
-    pub local_ent_weight: f32,
-    /// Adam's learning rate.
-    pub lr: f32,
-    /// Of initial codes and of the pixels of every step.
-    pub seed: u64,
-}
-
-impl Default for CrfStudy {
-    fn default() -> Self {
-        Self {
-            crf: CrfLoss { alpha: 400.0, beta: 0.01, gamma: 4.0, shift: 0.3, ..CrfLoss::default() },
-            colours: Colours::default(),
-            code: CodeKind::default(),
-            dim: 16,
-            global_ent_weight: 0.0,
-            local_ent_weight: 0.0,
-            lr: 1e-2,
-            seed: 0,
-        }
-    }
-}
 
 /// The loss of a step and its parts, before the step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -107,18 +49,6 @@ pub struct StudyRun {
     step: usize,
 }
 
-/// A picture, its codes and their moments.
-#[derive(Debug, Clone)]
-struct Picture {
-    size: (usize, usize),
-    /// `[h·w, 3]`.
-    colours: Vec<f32>,
-    /// `[h·w, k]`, as what follows.
-    codes: Vec<f32>,
-    mean: Vec<f32>,
-    square: Vec<f32>,
-}
-
 /// One picture's share of a step.
 struct Share {
     crf: f64,
@@ -138,22 +68,10 @@ impl StudyRun {
         if images.is_empty() || images.iter().any(|image| image.is_empty()) {
             return Err(Error::Empty("list of pictures, or a picture"));
         }
-        let picture = |(number, image): (u64, &ArrayView3<'_, u8>)| {
-            let (h, w, _) = image.dim();
-            expect_shape("image", &[h, w, 3], image.shape())?;
-            let mut rng = ChaCha8Rng::seed_from_u64(study.seed);
-            rng.set_stream(number);
-            let n = h * w * study.dim;
-            let mut normal = || START * rng.sample::<f32, _>(StandardNormal);
-            Ok(Picture {
-                size: (h, w),
-                colours: study.colours.of(*image),
-                codes: (0..n).map(|_| normal()).collect(),
-                mean: vec![0.0; n],
-                square: vec![0.0; n],
-            })
-        };
-        let pictures = (0..).zip(images).map(picture).collect::<Result<_>>()?;
+        let pictures = (0..)
+            .zip(images)
+            .map(|(number, image)| Picture::start(&study, number, *image))
+            .collect::<Result<_>>()?;
         Ok(Self { study, pictures, step: 0 })
     }
 
@@ -286,107 +204,13 @@ impl StudyRun {
     }
 }
 
-impl CrfStudy {
-    /// Whether the settings can be.
-    ///
-    /// # Errors
-    /// [`Error::Range`] for a setting that cannot be.
-    pub fn check(&self) -> Result<()> {
-        self.crf.check()?;
-        let samples = self.crf.crf_samples;
-        expect_range(samples > 0, "number of pixels that a step sees", "at least 1", samples)?;
-        expect_range((1..=256).contains(&self.dim), "dim", "1 to 256", self.dim)?;
-        expect_range(self.lr > 0.0 && self.lr.is_finite(), "learning rate", "a positive number", self.lr)?;
-        for weight in [self.global_ent_weight, self.local_ent_weight] {
-            let fits = weight == 0.0 || self.code == CodeKind::Discrete && weight.is_finite();
-            expect_range(fits, "weight of an entropy", "a number, 0 where codes are continuous", weight)?;
-        }
-        Ok(())
-    }
-
-    /// Codes to what the loss sees, in place.
-    fn shape(&self, rows: &mut [f32]) {
-        match self.code {
-            CodeKind::Continuous => make_unit(rows, self.dim),
-            CodeKind::Discrete => kernels::simd(
-                #[inline(always)]
-                || rows.chunks_exact_mut(self.dim).for_each(kernels::softmax),
-            ),
-        }
-    }
-
-    /// Adds the entropies' slope to the one in `p`, and turns it into the slope in the logits; gives the picture's share of `H(p)`.
-    ///
-    /// `dH(mean p)/dp = -(ln mean p + 1)/n` and `dH(p)/dp = -(ln p + 1)/n` for `n` pixels in all.
-    fn through_softmax(&self, p: &[f32], usage: &[f64], pixels: usize, grad: &mut [f32]) -> f64 {
-        let share = 1.0 / pixels as f64;
-        let global: Vec<f32> = usage
-            .iter()
-            .map(|&p| {
-                (f64::from(self.global_ent_weight) * share * (p.max(f64::MIN_POSITIVE).ln() + 1.0)) as f32
-            })
-            .collect();
-        let local = (f64::from(self.local_ent_weight) * share) as f32;
-        let mut sum = 0.0;
-        for (p, grad) in p.chunks_exact(self.dim).zip(grad.chunks_exact_mut(self.dim)) {
-            let mut along = 0.0;
-            for ((g, &p), global) in grad.iter_mut().zip(p).zip(&global) {
-                let log = p.max(f32::MIN_POSITIVE).ln();
-                sum -= f64::from(p * log);
-                *g += global + local * (log + 1.0);
-                along += p * *g;
-            }
-            grad.iter_mut().zip(p).for_each(|(g, p)| *g = p * (*g - along));
-        }
-        sum * share
-    }
-}
-
-impl Colours {
-    /// `[h·w, 3]`.
-    fn of(self, image: ArrayView3<'_, u8>) -> Vec<f32> {
-        let pixels = image.rows().into_iter().flat_map(|pixel| {
-            let rgb = [pixel[0], pixel[1], pixel[2]];
-            match self {
-                Self::Rgb => rgb.map(|value| f32::from(value) / 255.0),
-                Self::Lab => {
-                    let [lightness, a, b] = lab(rgb);
-                    [lightness / 100.0, a / 256.0, b / 256.0]
-                }
-            }
-        });
-        pixels.collect()
-    }
-}
-
-/// The mean of all rows `[n, k]`, in their order.
-fn usage(rows: &[Vec<f32>], k: usize, n: usize) -> Vec<f64> {
-    let sums: Vec<Vec<f64>> = rows
-        .par_iter()
-        .map(|rows| {
-            let mut sums = vec![0.0; k];
-            for row in rows.chunks_exact(k) {
-                sums.iter_mut().zip(row).for_each(|(sum, &p)| *sum += f64::from(p));
-            }
-            sums
-        })
-        .collect();
-    let mut mean = vec![0.0; k];
-    sums.iter().for_each(|sums| mean.iter_mut().zip(sums).for_each(|(to, sum)| *to += sum));
-    mean.iter_mut().for_each(|p| *p /= n as f64);
-    mean
-}
-
-/// `-Σ p ln p`.
-fn entropy(p: &[f64]) -> f64 {
-    p.iter().filter(|&&p| p > 0.0).map(|&p| -p * p.ln()).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use ndarray::{Array3, s};
 
+    use super::picture::START;
     use super::*;
+    use crate::stego::CrfLoss;
 
     /// Two halves of different colour, with a little noise.
     fn image(h: usize, w: usize) -> Array3<u8> {
@@ -549,16 +373,6 @@ mod tests {
             assert!((was - is - moved).abs() < 1e-2 || grad.abs() < 1e-6, "{was} {is} {grad}");
         }
         assert_eq!((run.steps(), run.pictures()), (1, 2));
-    }
-
-    #[test]
-    fn colours_are_scaled() {
-        let white = Array3::from_elem((1, 1, 3), 255);
-        assert_eq!(Colours::Rgb.of(white.view()), [1.0; 3]);
-        let lab = Colours::Lab.of(white.view());
-        assert!((lab[0] - 1.0).abs() < 1e-3 && lab[1].abs() < 1e-3 && lab[2].abs() < 1e-3);
-        let red = Array3::from_shape_fn((1, 1, 3), |(_, _, c)| if c == 0 { 255 } else { 0 });
-        assert!((Colours::Lab.of(red.view())[1] - 80.09 / 256.0).abs() < 1e-3);
     }
 
     #[test]

@@ -4,87 +4,19 @@
 //! ones for afterwards. Maps lie with channels last, `[n, h, w, c]`, so that a batch norm sees rows and a convolution is a matrix
 //! product. What leaves it is the mean of the last map's pixels, `[n, d]`.
 
+mod block;
+mod conv_norm;
+
 use backbone::ResNetConfig;
 use kernels::for_each_row;
 
-use crate::batch_norm::{BatchNorm, BatchNormActivations, Mode};
+use self::block::{Block, BlockActivations, rectify_backward};
+use self::conv_norm::{ConvNorm, ConvNormActivations};
 use crate::buffer::sized;
-use crate::conv::{Conv, ConvScratch, Size, max_pool, max_pool_backward};
+use crate::conv::{ConvScratch, Size, max_pool, max_pool_backward};
+use crate::hidden_mix::HiddenMix;
 use crate::params::Layout;
-use crate::vit::HiddenMix;
-
-/// A convolution and the batch norm behind it.
-#[derive(Debug, Clone, Copy)]
-struct ConvNorm {
-    conv: Conv,
-    norm: BatchNorm,
-}
-
-/// What it keeps: what went in, and the batch norm's.
-#[derive(Debug, Default)]
-struct ConvNormActivations {
-    input: Vec<f32>,
-    size: Size,
-    norm: BatchNormActivations,
-}
-
-impl ConvNorm {
-    fn add(
-        layout: &mut Layout,
-        buffers: &mut Layout,
-        (conv, norm): (&str, &str),
-        [inputs, outputs, kernel, stride]: [usize; 4],
-    ) -> Self {
-        Self {
-            conv: Conv::add(layout, conv, (inputs, outputs), kernel, (stride, kernel / 2)),
-            norm: BatchNorm::add(layout, buffers, norm, outputs),
-        }
-    }
-
-    /// From `kept.input`, of `kept.size`, to `y`.
-    fn forward(
-        &self,
-        params: &[f32],
-        buffers: &mut [f32],
-        mode: Mode,
-        kept: &mut ConvNormActivations,
-        scratch: &mut ConvScratch,
-        y: &mut Vec<f32>,
-    ) -> Size {
-        self.conv.forward(params, &kept.input, kept.size, scratch, y);
-        self.norm.forward(params, buffers, mode, y, &mut kept.norm);
-        self.conv.size(kept.size)
-    }
-
-    /// Turns `dy` into the gradient before the batch norm, and writes the input's to `dx` where it is asked for.
-    fn backward(
-        &self,
-        params: &[f32],
-        grads: &mut [f32],
-        dy: &mut [f32],
-        kept: &mut ConvNormActivations,
-        scratch: &mut ConvScratch,
-        dx: Option<&mut Vec<f32>>,
-    ) {
-        self.norm.backward(params, grads, &mut kept.norm, dy);
-        self.conv.backward(params, grads, dy, (&kept.input, kept.size), scratch, dx);
-    }
-}
-
-/// A residual block: two or three convolutions, and a shortcut.
-#[derive(Debug, Clone)]
-struct Block {
-    layers: Vec<ConvNorm>,
-    shortcut: Option<ConvNorm>,
-}
-
-#[derive(Debug, Default)]
-struct BlockActivations {
-    layers: Vec<ConvNormActivations>,
-    shortcut: ConvNormActivations,
-    out: Vec<f32>, // after the rectifier
-    size: Size,
-}
+use crate::weights::Weights;
 
 /// A ResNet without its weights.
 #[derive(Debug, Clone)]
@@ -108,13 +40,6 @@ pub struct ResNetActivations {
     mix: Option<HiddenMix>,
     scratch: ConvScratch,
     back: [Vec<f32>; 3],
-}
-
-/// Parameters, running statistics, and which of them a batch norm uses.
-pub(crate) struct Weights<'a> {
-    pub(crate) params: &'a [f32],
-    pub(crate) buffers: &'a mut [f32],
-    pub(crate) mode: Mode,
 }
 
 impl ResNet {
@@ -304,83 +229,10 @@ impl ResNet {
     }
 }
 
-/// The gradient through a rectifier, in place, from what left it.
-fn rectify_backward(d: &mut [f32], out: &[f32]) {
-    d.iter_mut().zip(out).for_each(|(d, &out)| {
-        if out <= 0.0 {
-            *d = 0.0;
-        }
-    });
-}
-
-impl Block {
-    fn forward(
-        &self,
-        weights: &mut Weights<'_>,
-        (x, size): (&[f32], Size),
-        kept: &mut BlockActivations,
-        scratch: &mut ConvScratch,
-    ) {
-        let Weights { params, buffers, mode } = weights;
-        kept.layers.resize_with(self.layers.len(), ConvNormActivations::default);
-        kept.layers[0].input.clear();
-        kept.layers[0].input.extend_from_slice(x);
-        kept.layers[0].size = size;
-        for (i, layer) in self.layers.iter().enumerate() {
-            let (own, rest) = kept.layers.split_at_mut(i + 1);
-            match rest.first_mut() {
-                Some(next) => {
-                    next.size = layer.forward(params, buffers, *mode, &mut own[i], scratch, &mut next.input);
-                    next.input.iter_mut().for_each(|x| *x = x.max(0.0));
-                }
-                None => {
-                    kept.size = layer.forward(params, buffers, *mode, &mut own[i], scratch, &mut kept.out)
-                }
-            }
-        }
-        match &self.shortcut {
-            Some(shortcut) => {
-                let own = &mut kept.shortcut;
-                own.input.clear();
-                own.input.extend_from_slice(x);
-                own.size = size;
-                let mut identity = Vec::new();
-                shortcut.forward(params, buffers, *mode, own, scratch, &mut identity);
-                kept.out.iter_mut().zip(&identity).for_each(|(out, x)| *out = (*out + x).max(0.0));
-            }
-            None => kept.out.iter_mut().zip(x).for_each(|(out, x)| *out = (*out + x).max(0.0)),
-        }
-    }
-
-    /// The gradient of what leaves is in `dx`, and so is in the end that of what enters.
-    fn backward(
-        &self,
-        params: &[f32],
-        grads: &mut [f32],
-        kept: &mut BlockActivations,
-        scratch: &mut ConvScratch,
-        [dx, branch, next]: [&mut Vec<f32>; 3],
-    ) {
-        rectify_backward(dx, &kept.out);
-        branch.clone_from(dx);
-        for (i, layer) in self.layers.iter().enumerate().rev() {
-            layer.backward(params, grads, branch, &mut kept.layers[i], scratch, Some(next));
-            if i > 0 {
-                rectify_backward(next, &kept.layers[i].input);
-            }
-            std::mem::swap(branch, next);
-        }
-        if let Some(shortcut) = &self.shortcut {
-            shortcut.backward(params, grads, dx, &mut kept.shortcut, scratch, Some(next));
-            std::mem::swap(dx, next);
-        }
-        dx.iter_mut().zip(&**branch).for_each(|(dx, branch)| *dx += branch);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch_norm::Mode;
 
     fn wave(n: usize, phase: f32) -> Vec<f32> {
         (0..n).map(|i| (i as f32 * 0.83 + phase).sin() + (i as f32 * 0.11 + 2.0 * phase).cos()).collect()

@@ -7,28 +7,21 @@
 //! There is no general tape: the way back is the way there, read from the end. [`Activations`] are kept from step to
 //! step, so a step of known sizes allocates nothing.
 
+mod block;
+mod patches;
+
 use backbone::VitConfig;
-use kernels::{
-    AttentionShape, NormStats, add_column_sums, attention, attention_backward, cls_attention,
-    cls_attention_backward, for_each_row,
-};
+use kernels::{AttentionShape, NormStats, add_column_sums, for_each_row};
 use serde::{Deserialize, Serialize};
 
+use self::block::{Back, Block, BlockActivations};
+use self::patches::{mean_patches, mean_patches_backward, patchify, unpatchify};
 use crate::buffer::sized;
-use crate::drop_path::{Branch, add_branch, scale_branch};
-use crate::layers::{Dense, Mlp, MlpActivations, Norm};
+use crate::drop_path::Branch;
+use crate::hidden_mix::HiddenMix;
+use crate::layers::{Dense, Mlp, Norm};
 use crate::params::{Layout, Slot};
 use crate::position::PositionGrid;
-
-/// Where the parameters of a block lie, in the order of the forward pass.
-#[derive(Debug, Clone, Copy)]
-struct Block {
-    norm1: Norm,
-    qkv: Dense,
-    proj: Dense,
-    norm2: Norm,
-    mlp: Mlp,
-}
 
 /// What the head reads of an image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,43 +57,6 @@ pub struct Vit {
     norm: Norm,
 }
 
-/// Images that are mixed inside the network (manifold mixup): `x ← λ x + (1 - λ) x[π]` where a block takes it in.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HiddenMix {
-    /// The block, from 0: what leaves the embedding. Of a ResNet the stage.
-    pub block: usize,
-    /// λ: the share of the image itself.
-    pub lambda: f32,
-    /// π: the partner of each image.
-    pub partners: Vec<usize>,
-}
-
-impl HiddenMix {
-    /// Mixes images of `len` numbers each.
-    pub(crate) fn apply(&self, x: &mut [f32], len: usize, before: &mut Vec<f32>) {
-        let before = sized(before, x.len());
-        before.copy_from_slice(x);
-        let (own, other) = (self.lambda, 1.0 - self.lambda);
-        for (x, &partner) in x.chunks_exact_mut(len).zip(&self.partners) {
-            let partner = &before[partner * len..][..len];
-            x.iter_mut().zip(partner).for_each(|(x, partner)| *x = own * *x + other * partner);
-        }
-    }
-
-    /// The gradient of what was mixed, in place.
-    pub(crate) fn backward(&self, dx: &mut [f32], len: usize, after: &mut Vec<f32>) {
-        let after = sized(after, dx.len());
-        after.copy_from_slice(dx);
-        let (own, other) = (self.lambda, 1.0 - self.lambda);
-        dx.iter_mut().for_each(|dx| *dx *= own);
-        for (image, &partner) in self.partners.iter().enumerate() {
-            let from = &after[image * len..][..len];
-            let to = &mut dx[partner * len..][..len];
-            to.iter_mut().zip(from).for_each(|(to, from)| *to += other * from);
-        }
-    }
-}
-
 /// What a forward pass leaves for the way back; reused from one to the next.
 #[derive(Debug, Default)]
 pub struct Activations {
@@ -115,37 +71,6 @@ pub struct Activations {
     grid: (usize, usize),
     images: usize,
     back: Back,
-}
-
-/// Of one block. In the last one everything after `normed1` is of the class tokens only, except keys and values.
-#[derive(Debug, Default)]
-struct BlockActivations {
-    x: Vec<f32>,       // [n, d], what enters
-    normed1: Vec<f32>, // [n, d]
-    stats1: Vec<NormStats>,
-    qkv: Vec<f32>,      // [n, 3 d]; in the last block [n, 2 d], keys and values
-    cls_in: Vec<f32>,   // [2, b, d]: in the last block `x` and `normed1` of the class tokens
-    queries: Vec<f32>,  // [b, d], in the last block
-    attended: Vec<f32>, // [n, d]
-    branch: Vec<f32>,   // [n, d]
-    middle: Vec<f32>,   // [n, d], after attention
-    normed2: Vec<f32>,  // [n, d]
-    stats2: Vec<NormStats>,
-    mlp: MlpActivations,
-    drop: [Branch; 2],
-}
-
-/// Gradients on the way back.
-#[derive(Debug, Default)]
-struct Back {
-    x: Vec<f32>,      // [n, d]
-    last: Vec<f32>,   // [b, d] or [n, d]
-    branch: Vec<f32>, // [n, d]
-    normed: Vec<f32>, // [n, d]
-    qkv: Vec<f32>,    // [n, 3 d]
-    queries: Vec<f32>,
-    hidden: Vec<f32>, // [n, 4 d]
-    sums: Vec<f32>,   // [1 + t, d]
 }
 
 impl Vit {
@@ -375,180 +300,4 @@ impl Vit {
         let size = (kept.grid.0 * p, kept.grid.1 * p);
         unpatchify(hidden, size, p, sized(dimages, kept.patches.len()));
     }
-}
-
-impl Block {
-    /// `x + Attn(LN1 x)`, then `+ MLP(LN2 …)`, from `kept.x` to `out`, `[n, d]`.
-    fn forward(
-        &self,
-        params: &[f32],
-        shape: AttentionShape,
-        kept: &mut BlockActivations,
-        out: &mut Vec<f32>,
-    ) {
-        let BlockActivations {
-            x,
-            normed1,
-            stats1,
-            qkv,
-            attended,
-            branch,
-            middle,
-            normed2,
-            stats2,
-            mlp,
-            drop,
-            ..
-        } = kept;
-        self.norm1.forward(params, x, normed1, stats1);
-        self.qkv.forward(params, normed1, qkv);
-        attention(qkv, shape, sized(attended, x.len()));
-        self.proj.forward(params, attended, branch);
-        add_branch(x, branch, &drop[0], sized(middle, x.len()));
-        self.norm2.forward(params, middle, normed2, stats2);
-        self.mlp.forward(params, normed2, branch, mlp);
-        add_branch(middle, branch, &drop[1], sized(out, x.len()));
-    }
-
-    /// The way back: the gradient of what leaves is in `back.x`, and so is in the end that of what enters.
-    fn backward(
-        &self,
-        params: &[f32],
-        grads: &mut [f32],
-        shape: AttentionShape,
-        kept: &BlockActivations,
-        back: &mut Back,
-    ) {
-        let Back { x: dx, branch, normed, qkv: dqkv, hidden, .. } = back;
-        let dbranch = scale_branch(dx, &kept.drop[1], branch);
-        self.mlp.backward(params, grads, dbranch, &kept.normed2, &kept.mlp, (normed, hidden));
-        self.norm2.backward(params, grads, normed, &kept.middle, &kept.stats2, dx);
-        let dbranch = scale_branch(dx, &kept.drop[0], branch);
-        self.proj.backward(params, grads, dbranch, &kept.attended, Some(normed));
-        attention_backward(normed, &kept.qkv, shape, sized(dqkv, kept.qkv.len()));
-        self.qkv.backward(params, grads, dqkv, &kept.normed1, Some(normed));
-        self.norm1.backward(params, grads, normed, &kept.x, &kept.stats1, dx);
-    }
-
-    /// As [`Block::forward`] for the class tokens alone: `kept.x` `[n, d]` to `out` `[b, d]`.
-    fn forward_cls(
-        &self,
-        params: &[f32],
-        shape: AttentionShape,
-        kept: &mut BlockActivations,
-        out: &mut Vec<f32>,
-    ) {
-        let BlockActivations {
-            x,
-            normed1,
-            stats1,
-            qkv,
-            attended,
-            branch,
-            middle,
-            normed2,
-            stats2,
-            mlp,
-            drop,
-            ..
-        } = kept;
-        let (d, tokens) = (shape.dim(), shape.tokens);
-        let len = x.len() / tokens;
-        self.norm1.forward(params, x, normed1, stats1);
-        let (cls_x, cls_normed) = sized(&mut kept.cls_in, 2 * len).split_at_mut(len);
-        gather_cls(x, d, tokens, cls_x);
-        gather_cls(normed1, d, tokens, cls_normed);
-        self.qkv.forward_part(params, (0, d), cls_normed, &mut kept.queries);
-        self.qkv.forward_part(params, (d, 3 * d), normed1, qkv);
-        cls_attention(&kept.queries, qkv, shape, sized(attended, len));
-        self.proj.forward(params, attended, branch);
-        add_branch(cls_x, branch, &drop[0], sized(middle, len));
-        self.norm2.forward(params, middle, normed2, stats2);
-        self.mlp.forward(params, normed2, branch, mlp);
-        add_branch(middle, branch, &drop[1], sized(out, len));
-    }
-
-    /// The way back of [`Block::forward_cls`]: from `back.last` to `back.x`.
-    fn backward_cls(
-        &self,
-        params: &[f32],
-        grads: &mut [f32],
-        shape: AttentionShape,
-        kept: &BlockActivations,
-        back: &mut Back,
-    ) {
-        let Back { x: dx, last: dcls, branch, normed, qkv: dkv, queries, hidden, .. } = back;
-        let (d, len) = (shape.dim(), dcls.len());
-        let dbranch = scale_branch(dcls, &kept.drop[1], branch);
-        self.mlp.backward(params, grads, dbranch, &kept.normed2, &kept.mlp, (normed, hidden));
-        self.norm2.backward(params, grads, normed, &kept.middle, &kept.stats2, dcls);
-        let dbranch = scale_branch(dcls, &kept.drop[0], branch);
-        self.proj.backward(params, grads, dbranch, &kept.attended, Some(normed));
-        let (dqueries, dkv) = (sized(queries, len), sized(dkv, kept.qkv.len()));
-        cls_attention_backward(normed, &kept.queries, &kept.qkv, shape, dqueries, dkv);
-        self.qkv.backward_part(params, grads, (d, 3 * d), dkv, &kept.normed1, Some(normed));
-        self.qkv.backward_part(params, grads, (0, d), dqueries, &kept.cls_in[len..], Some(branch));
-        scatter_cls(branch, d, shape.tokens, normed);
-        let dx = sized(dx, kept.x.len());
-        dx.fill(0.0);
-        scatter_cls(dcls, d, shape.tokens, dx); // the skip connection, of the class tokens only
-        self.norm1.backward(params, grads, normed, &kept.x, &kept.stats1, dx);
-    }
-}
-
-/// The mean of each image's patch tokens: `[n, d]` to `[b, d]`.
-fn mean_patches(tokens: &[f32], shape: AttentionShape, out: &mut [f32]) {
-    let (d, n) = (shape.dim(), shape.tokens);
-    for_each_row(out, d, |image, mean| {
-        mean.fill(0.0);
-        for token in tokens[(image * n + 1) * d..(image + 1) * n * d].chunks_exact(d) {
-            mean.iter_mut().zip(token).for_each(|(mean, x)| *mean += x);
-        }
-        mean.iter_mut().for_each(|mean| *mean /= (n - 1) as f32);
-    });
-}
-
-/// The gradient of each token, `[n, d]`, from that of the mean, `[b, d]`.
-fn mean_patches_backward(dout: &[f32], shape: AttentionShape, dtokens: &mut [f32]) {
-    let (d, n) = (shape.dim(), shape.tokens);
-    for_each_row(dtokens, d, |row, dtoken| {
-        let share = if row % n == 0 { 0.0 } else { 1.0 / (n - 1) as f32 };
-        dtoken.iter_mut().zip(&dout[row / n * d..]).for_each(|(dx, dout)| *dx = share * dout);
-    });
-}
-
-/// The class tokens, `[b, d]`, of `[b · tokens, d]`.
-fn gather_cls(x: &[f32], d: usize, tokens: usize, cls: &mut [f32]) {
-    cls.chunks_exact_mut(d).zip(x.chunks_exact(tokens * d)).for_each(|(cls, x)| cls.copy_from_slice(&x[..d]));
-}
-
-/// Adds `[b, d]` to the class tokens of `[b · tokens, d]`.
-fn scatter_cls(cls: &[f32], d: usize, tokens: usize, x: &mut [f32]) {
-    for (cls, x) in cls.chunks_exact(d).zip(x.chunks_exact_mut(tokens * d)) {
-        x.iter_mut().zip(cls).for_each(|(x, cls)| *x += cls);
-    }
-}
-
-/// `[b, 3, h, w]` to patches `[b t, 3 p p]`, row-major over the grid and in a convolution's order within.
-fn patchify(images: &[f32], (h, w): (usize, usize), p: usize, patches: &mut [f32]) {
-    let (gw, per_image) = (w / p, (h / p) * (w / p));
-    for_each_row(patches, 3 * p * p, |row, patch| {
-        let (image, gy, gx) = (row / per_image, row % per_image / gw, row % gw);
-        for (i, line) in patch.chunks_exact_mut(p).enumerate() {
-            let (channel, y) = (i / p, gy * p + i % p);
-            line.copy_from_slice(&images[((image * 3 + channel) * h + y) * w + gx * p..][..p]);
-        }
-    });
-}
-
-/// The way back of [`patchify`]: every pixel is in one patch.
-fn unpatchify(patches: &[f32], (h, w): (usize, usize), p: usize, images: &mut [f32]) {
-    let (gw, per_image) = (w / p, (h / p) * (w / p));
-    for_each_row(images, w, |row, line| {
-        let (image, channel, y) = (row / (3 * h), row / h % 3, row % h);
-        for (gx, pixels) in line.chunks_exact_mut(p).enumerate() {
-            let patch = image * per_image + y / p * gw + gx;
-            pixels.copy_from_slice(&patches[patch * 3 * p * p + (channel * p + y % p) * p..][..p]);
-        }
-    });
 }
