@@ -122,6 +122,11 @@ fn label_maps_have_the_size_of_their_pictures_whatever_the_threads() {
     assert_eq!((said["written"].as_u64(), said["kept"].as_u64()), (Some(1), Some(2)));
     let (_, log) = predict(&one, "2", &["--raw"], 2);
     assert!(log.contains("other options"), "{log}");
+    // Overwritten by one picture alone, the folder holds no map of the others with the old options.
+    let mut alone = segment("predict");
+    alone.arg(photos.join("small.png")).args(["--raw", "--overwrite", "--res", "32", "--model"]).arg(&model);
+    expect(alone.arg("--out").arg(&two), 0);
+    assert!(two.join("linear/small.png").exists() && !two.join("linear/wide.png").exists());
     // The original's square: what lies beside it was not looked at.
     let center = scratch.path("center");
     predict(&center, "2", &["--view", "center", "--probe", "linear"], 3);

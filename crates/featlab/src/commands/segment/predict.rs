@@ -53,8 +53,7 @@ pub(super) fn run(args: PredictArgs, context: &Context) -> Result<Status> {
     let pictures: Vec<Picture<'_>> = inputs.iter().flat_map(Input::pictures).collect();
     distinct(&pictures)?;
     let settings = settings(&args, &opened)?;
-    // What other settings made is written over picture by picture; nothing has to be removed before.
-    claim(&args.out, SETTINGS, &settings, args.overwrite, || Ok(()))?;
+    claim(&args.out, SETTINGS, &settings, args.overwrite, || remove_maps(&args.out))?;
     for (name, _) in &probes {
         write_atomically(
             &args.out.join(format!("{name}-{CLASSES}")),
@@ -147,6 +146,15 @@ fn settings(args: &PredictArgs, opened: &Opened) -> Result<Settings> {
         crf_res: look.crf_res,
         raw: args.raw,
     })
+}
+
+/// Removes what an earlier run made, of whatever pictures, so that no map of other settings stays beside these.
+fn remove_maps(out: &Path) -> Result<()> {
+    let folders = ["linear", "cluster"].iter().flat_map(|probe| Kind::folders(probe));
+    for folder in folders.map(|folder| out.join(folder)).filter(|folder| folder.exists()) {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+    }
+    Ok(())
 }
 
 /// What the bytes of a probe's label maps mean.

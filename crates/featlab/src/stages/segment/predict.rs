@@ -76,12 +76,22 @@ impl Kind {
         Self::ALL.into_iter().find(|(name, _)| *name == word).map(|(_, kind)| kind)
     }
 
-    fn file(self, probe: &str, name: &str) -> String {
+    /// The folders of a probe's files.
+    pub(crate) fn folders(probe: &str) -> [String; 3] {
+        Self::ALL.map(|(_, kind)| kind.folder(probe))
+    }
+
+    fn folder(self, probe: &str) -> String {
         match self {
-            Self::Labels => format!("{probe}/{name}.png"),
-            Self::Overlay => format!("{probe}-overlay/{name}.png"),
-            Self::Probabilities => format!("{probe}-probabilities/{name}.safetensors"),
+            Self::Labels => probe.to_owned(),
+            Self::Overlay => format!("{probe}-overlay"),
+            Self::Probabilities => format!("{probe}-probabilities"),
         }
+    }
+
+    fn file(self, probe: &str, name: &str) -> String {
+        let ending = if self == Self::Probabilities { "safetensors" } else { "png" };
+        format!("{}/{name}.{ending}", self.folder(probe))
     }
 }
 
