@@ -5,7 +5,7 @@
 //! how often each region is used in all pictures, `H(p)` the mean entropy of a pixel. A step sees some pixels of every picture, drawn
 //! from (seed, step, picture); entropies see all. A picture's share is computed on one thread and shares are added in their order.
 //!
-//! Unlike in training ([`CrfLoss::gradient`]) there is no grid of patches and no resizing: places are pixels of the picture as it is. The
+//! Unlike in training ([`crate::stego::CrfLoss::gradient`]) there is no grid of patches and no resizing: places are pixels of the picture as it is. The
 //! spreads that are used in training, fractions of a pixel of a map of 56, let some thousand pixels of a picture know nothing of
 //! each other, and without a shift all codes may be the same; the study's defaults ([`CrfStudy`]) are wider, and have one.
 

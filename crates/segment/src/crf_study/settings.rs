@@ -71,7 +71,7 @@ impl CrfStudy {
     /// Whether the settings can be.
     ///
     /// # Errors
-    /// [`Error::Range`] for a setting that cannot be.
+    /// [`Error::Range`](crate::stego::Error::Range) for a setting that cannot be.
     pub fn check(&self) -> Result<()> {
         self.crf.check()?;
         let samples = self.crf.crf_samples;
