@@ -9,6 +9,9 @@
 //! Fields that came later have defaults, so that a `study.json` of an earlier version still makes a report; the report shows what
 //! is there. Whoever builds a study or a record ends the literal with `..Default::default()`.
 
+use std::ffi::OsStr;
+use std::path::Path;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// One probe, trained and scored: one row of `results.parquet`.
@@ -165,6 +168,22 @@ pub(crate) struct Comparison {
     pub test: String,
 }
 
+/// A backbone as readers know it: of a file its name, or its folder's where the name says nothing; any other name as it is.
+pub(crate) fn short_name(backbone: &str) -> String {
+    let path = Path::new(backbone);
+    let end = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+    let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+    let folder = path.parent().and_then(Path::file_name).and_then(OsStr::to_str);
+    let name = match (end, stem) {
+        ("safetensors" | "pth" | "pt" | "ckpt", "backbone" | "checkpoint" | "model" | "pytorch_model") => {
+            folder.unwrap_or(stem)
+        }
+        ("safetensors" | "pth" | "pt" | "ckpt", _) => stem,
+        _ => backbone,
+    };
+    name.to_owned()
+}
+
 /// A finished sweep: everything that a report shows.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Study {
@@ -241,6 +260,20 @@ mod tests {
         );
         let study: Study = serde_json::from_value(value).unwrap();
         assert!(study.gallery[0].refined.is_empty() && study.runs[0].boundary_iou.is_none());
+    }
+
+    #[test]
+    fn backbones_are_called_by_what_tells_them_apart() {
+        for (backbone, name) in [
+            ("runs/dino-tiny/backbone.safetensors", "dino-tiny"),
+            ("dino_vits8.pth", "dino_vits8"),
+            ("backbone.safetensors", "backbone"),
+            ("facebook/dino-vits8", "facebook/dino-vits8"),
+            ("random:vit_micro_patch8:0", "random:vit_micro_patch8:0"),
+            ("embedded:scenes-micro", "embedded:scenes-micro"),
+        ] {
+            assert_eq!(short_name(backbone), name);
+        }
     }
 
     #[test]

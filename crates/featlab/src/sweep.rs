@@ -46,7 +46,7 @@ pub(crate) struct Sweep {
     val: Box<dyn Dataset>,
     backbone: Loaded,
     device: candle_core::Device,
-    /// The same without reductions, of each backbone to compare with.
+    /// The same with `features.compare_methods`, of each backbone to compare with.
     others: Vec<Self>,
     /// Whether this is one of those.
     is_other: bool,
@@ -85,7 +85,7 @@ impl Sweep {
         let others = config.features.compare.iter().map(|name| {
             let mut other = config.clone();
             (other.features.backbone, other.features.compare) = (name.clone(), Vec::new());
-            other.reduce.methods = vec!["none".into()];
+            other.reduce.methods = config.features.compare_methods.clone();
             let opened = Self::open(other, out.clone()).context("features.compare")?;
             Ok::<_, anyhow::Error>(Self { is_other: true, ..opened })
         });
@@ -261,7 +261,6 @@ impl Sweep {
             features = Some(loaded.1);
         }
         let mut runs = recorded(&bench, &cells, &records)?;
-        let own = runs.len();
         let gallery = gallery::Job {
             out: &self.out,
             records: &records,
@@ -281,7 +280,7 @@ impl Sweep {
         let mut study = self.study(&bench, runs, gallery, (&train, &val), &reducers, config_toml)?;
         let before = std::fs::read(self.out.join("study.json")).ok();
         let before: Option<Study> = before.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        study.comparisons = self.compared(&study.runs[..own], &records, before.as_ref())?;
+        study.comparisons = self.compared(&study.runs, &records, before.as_ref())?;
         let wall_s = started.elapsed().as_secs_f64();
         study::account(&mut study, costs, (pending.len(), wall_s), before, context);
         let report = publish(&study, &self.out)?;

@@ -86,6 +86,9 @@ pub struct ReduceArgs {
     /// Dimensions that one STEGO head is trained for together; the largest is its own
     #[arg(long, value_delimiter = ',')]
     pub nested: Vec<usize>,
+    /// Device that a STEGO head is trained on: auto, cpu, cuda:0, metal
+    #[arg(long, default_value = "auto")]
+    pub device: String,
     /// Passes over the edges of a UMAP [default: 500 up to 10000 tokens, else 200]
     #[arg(long)]
     pub epochs: Option<usize>,

@@ -116,7 +116,8 @@ fn head(args: &ReduceArgs, cache: featcache::Cache, context: &Context) -> Result
     let features = Features::load_tokens(cache, "training features", context)?;
     let key = crate::records::key_of(&(&config, &features.cache().manifest().cache_id))?;
     let state = args.out.with_extension("state");
-    let (job, set) = (stego::Job { config, state: (&state, &key) }, stego::CachedTokens(&features));
+    let device = backbone::device(&args.device)?;
+    let (job, set) = (stego::Job { config, state: (&state, &key), device }, stego::CachedTokens(&features));
     Ok(job.run((&set, features.len()), context)?.head)
 }
 

@@ -46,9 +46,12 @@ pub(crate) struct FeaturesConfig {
     /// Attention heads, where the checkpoint does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_heads: Option<usize>,
-    /// Other backbones whose full features are probed as well, to stand beside this one's.
+    /// Other backbones whose features are probed as well, to stand beside this one's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub compare: Vec<String>,
+    /// Reductions that those undergo; `none` leaves them as they are.
+    #[serde(default = "as_they_are", skip_serializing_if = "is_as_they_are")]
+    pub compare_methods: Vec<String>,
     /// Network input of the training split, pixels (STEGO: 224).
     #[serde(default = "train_res")]
     pub train_res: usize,
@@ -74,6 +77,14 @@ pub(crate) struct FeaturesConfig {
     /// has the same results wherever it runs.
     #[serde(default = "f32", skip_serializing_if = "is_f32")]
     pub precision: String,
+}
+
+fn as_they_are() -> Vec<String> {
+    vec!["none".into()]
+}
+
+fn is_as_they_are(methods: &[String]) -> bool {
+    methods == ["none"]
 }
 
 fn train_res() -> usize {

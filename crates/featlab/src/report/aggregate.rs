@@ -7,7 +7,7 @@
 
 use serde::Serialize;
 
-use crate::study::{Majority, RunRecord, Study};
+use crate::study::{Majority, RunRecord, Study, short_name};
 
 /// Method name of the features as they are, the yardstick of every reduction.
 pub(super) const BASELINE: &str = "none";
@@ -81,10 +81,10 @@ impl SummaryRow {
         setting(run) == (&self.backbone, &self.method, self.dim, &self.probe, self.crf)
     }
 
-    /// The method as a reader sees it: `pca`, `pca + crf` where a CRF came after, and for the features of another backbone
-    /// its name.
+    /// The method as a reader sees it: `pca`, `pca + crf` where a CRF came after, and with another backbone's name before it
+    /// where it was applied to that one's features, or the name alone.
     pub(super) fn label(&self) -> String {
-        label(if self.compared { &self.backbone } else { &self.method }, self.crf)
+        label((&self.backbone, &self.method), self.compared, self.crf)
     }
 
     /// Whether these are the study's own features as they are, refined or not.
@@ -115,11 +115,16 @@ fn is_compared(run: &RunRecord, study: &Study) -> bool {
 
 /// A run's setting as a reader sees it; see [`SummaryRow::label`].
 pub(super) fn label_of(run: &RunRecord, study: &Study) -> String {
-    label(if is_compared(run, study) { &run.backbone } else { &run.method }, run.crf)
+    label((&run.backbone, &run.method), is_compared(run, study), run.crf)
 }
 
-fn label(method: &str, crf: bool) -> String {
-    if crf { format!("{method} + crf") } else { method.to_owned() }
+fn label((backbone, method): (&str, &str), compared: bool, crf: bool) -> String {
+    let shown = match (compared, method) {
+        (false, _) => method.to_owned(),
+        (true, BASELINE) => short_name(backbone),
+        (true, _) => format!("{}: {method}", short_name(backbone)),
+    };
+    if crf { format!("{shown} + crf") } else { shown }
 }
 
 /// The rows laid out as readers want them: one line per (method, dim), one cell per probe.

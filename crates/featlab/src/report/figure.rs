@@ -6,6 +6,7 @@
 //! the same data set ([`published`](super::published)) is drawn thin and hollow. `chart` does the drawing.
 
 use super::aggregate::{BASELINE, SummaryRow, distinct, summary};
+use super::backbones;
 use super::chart::{Axis, Chart, Kind, Level, Panel, Point, Series};
 use super::confusion::confusions;
 use super::published::{DINO, Published, on};
@@ -38,8 +39,8 @@ pub(super) enum Section {
 }
 
 /// Beginnings of the names of all figures there can be: a file that begins so and is no figure of this report is an old one.
-pub(super) const NAMES: [&str; 4] =
-    ["miou-over-", "accuracy-over-", "boundary-iou-over-", "explained-variance"];
+pub(super) const NAMES: [&str; 5] =
+    ["miou-over-", "miou-by-", "accuracy-over-", "boundary-iou-over-", "explained-variance"];
 
 /// Methods that have a colour and a marker of their own, so that the figures of two studies can be read together.
 const KNOWN: [&str; 7] = ["pca", "rp", "rp-sparse", "hnne", "umap", "stego", "stego-nested"];
@@ -57,6 +58,12 @@ pub(crate) fn figures(study: &Study) -> Vec<Figure> {
         section: Section::Results,
     };
     let mut figures: Vec<Figure> = SCORES.iter().filter(|score| (score.shown)(study)).map(of_score).collect();
+    figures.extend(backbones::chart(study).map(|chart| Figure {
+        file: "miou-by-backbone.svg".to_owned(),
+        title: chart.title.clone(),
+        svg: chart.draw(),
+        section: Section::Results,
+    }));
     figures.extend(variance(study).map(|chart| Figure {
         file: "explained-variance.svg".to_owned(),
         title: chart.title.clone(),

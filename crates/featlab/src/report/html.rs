@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::aggregate::{Grid, Line, SummaryRow};
+use super::backbones::survival;
 use super::class_table::class_tables;
 use super::details::{comparisons, costs, definitions, further_scores, geometry};
 use super::figure::{Figure, Section, figures};
@@ -35,7 +36,7 @@ pub(crate) fn html(study: &Study, root: &Path) -> Result<String> {
     let figures = figures(study);
     let results = kept(&grid) + &score_figures(study, &figures) + &results(&grid, &intervals(study));
     let sections = [
-        ("results", "Results", results + &with_crf(study, &grid) + &further_scores(&grid)),
+        ("results", "Results", results + &survival(study) + &with_crf(study, &grid) + &further_scores(&grid)),
         ("comparisons", "Paired comparisons", comparisons(study)),
         ("classes", "IoU per class", class_tables(study, &grid)),
         ("confusion", "Confusion", confusion(&figures)),

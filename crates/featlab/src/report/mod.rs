@@ -7,6 +7,7 @@
 //! Scores arrive as fractions and become percent on the last step before a reader sees them.
 
 mod aggregate;
+mod backbones;
 mod chart;
 mod class_table;
 mod confusion;

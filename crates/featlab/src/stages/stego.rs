@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use candle_core::Device;
 use dimred::{HeadLayer, Reducer, StegoHead};
 use ndarray::{Array1, Array2, ArrayView2, ArrayView3, Axis};
 use probe::{ClusterProbe, LinearProbe};
@@ -32,6 +33,8 @@ pub(crate) struct Job<'a> {
     pub(crate) config: StegoConfig,
     /// Where the state of the training is kept, and the key that it must carry.
     pub(crate) state: (&'a Path, &'a str),
+    /// Where the head's passes run.
+    pub(crate) device: Device,
 }
 
 /// Images of a cache as the trainer sees them; the linear probe learns from those whose labels were read.
@@ -79,7 +82,12 @@ impl Job<'_> {
         let config = &self.config;
         let mut order =
             PairOrder::new(neighbours.view(), config.batch_size, config.num_neighbors, config.seed)?;
-        let mut trainer = Trainer::new(config.clone(), set.embed_dim())?;
+        let of_pictures = [config.rec_weight, config.aug_alignment_weight, config.crf_weight];
+        let device = match of_pictures == [0.0; 3] {
+            true => &self.device,
+            false => &Device::Cpu, // these terms know no other
+        };
+        let mut trainer = Trainer::new(config.clone(), set.embed_dim())?.on(device);
         let (path, key) = self.state;
         if let Some(state) = read(path, key)
             && trainer.restore(state).is_ok()

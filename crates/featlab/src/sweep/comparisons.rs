@@ -1,7 +1,7 @@
 //! Paired comparisons: which settings of a study differ by more than the choice of images explains.
 //!
 //! Of each probe: every two reductions at the same dimension, each reduction at its best dimension against the features as they
-//! are, and refined against plain predictions. A setting's score is the mean over its seeds, and both settings of a pair are
+//! are, and refined against plain predictions; of two backbones, what was done to the features of both. A setting's score is the mean over its seeds, and both settings of a pair are
 //! redrawn with the same images, so the counts of all seeds of an image stand side by side in one matrix.
 
 use anyhow::Result;
@@ -10,7 +10,7 @@ use probe::{ConfusionMatrix, Resampling};
 
 use crate::records::Records;
 use crate::stages::probe::IntervalMethod;
-use crate::study::{Comparison, RunRecord};
+use crate::study::{Comparison, RunRecord, short_name};
 
 /// Method name of the features as they are.
 const BASELINE: &str = "none";
@@ -27,12 +27,23 @@ impl Setting<'_> {
         format!("{}{crf}, {}", self.first.method, self.first.dim)
     }
 
+    fn full_name(&self) -> String {
+        format!("{}: {}", short_name(&self.first.backbone), self.name())
+    }
+
     fn miou(&self) -> f64 {
         self.runs.iter().map(|run| run.miou).sum::<f64>() / self.runs.len() as f64
     }
 
     fn is_baseline(&self) -> bool {
         self.first.method == BASELINE && !self.first.crf
+    }
+
+    /// Whether the same was done to both: features as they are may differ in width.
+    fn is_same_reduction(&self, other: &Self) -> bool {
+        let (own, their) = (self.first, other.first);
+        let same = (&own.method, own.crf) == (&their.method, their.crf);
+        same && (own.method == BASELINE || own.dim == their.dim)
     }
 }
 
@@ -55,17 +66,24 @@ pub(super) fn comparisons(
             continue;
         }
         let mine: Vec<&Setting<'_>> = settings.iter().filter(|s| s.first.probe == *probe).collect();
-        for (first, second) in pairs(&mine) {
-            if let Some(comparison) = compare(first, second, records, (interval, resampling))? {
-                found.push(comparison);
-            }
+        let of_first = |s: &&&Setting<'_>| s.first.backbone == runs[0].backbone;
+        let own: Vec<&Setting<'_>> = mine.iter().filter(of_first).copied().collect();
+        for (first, second) in pairs(&own) {
+            let names = (first.name(), second.name());
+            found.extend(compare((first, second), names, records, (interval, resampling))?);
+        }
+        for other in mine.iter().filter(|s| s.first.backbone != runs[0].backbone && !s.first.crf) {
+            let Some(same) = own.iter().find(|s| s.is_same_reduction(other)) else { continue };
+            let names = (other.full_name(), same.full_name());
+            found.extend(compare((other, same), names, records, (interval, resampling))?);
         }
     }
     Ok(found)
 }
 
 fn settings(runs: &[RunRecord]) -> Vec<Setting<'_>> {
-    let key = |run: &RunRecord| (run.method.clone(), run.dim, run.probe.clone(), run.crf);
+    let key =
+        |run: &RunRecord| (run.backbone.clone(), run.method.clone(), run.dim, run.probe.clone(), run.crf);
     let mut settings: Vec<Setting<'_>> = Vec::new();
     for run in runs {
         match settings.iter_mut().find(|setting| key(setting.first) == key(run)) {
@@ -76,7 +94,7 @@ fn settings(runs: &[RunRecord]) -> Vec<Setting<'_>> {
     settings
 }
 
-/// What is compared with what, of one probe.
+/// What is compared with what, of one probe and backbone.
 fn pairs<'a>(settings: &[&'a Setting<'a>]) -> Vec<(&'a Setting<'a>, &'a Setting<'a>)> {
     let reduced: Vec<&Setting<'_>> =
         settings.iter().copied().filter(|s| !s.first.crf && s.first.method != BASELINE).collect();
@@ -107,8 +125,8 @@ fn pairs<'a>(settings: &[&'a Setting<'a>]) -> Vec<(&'a Setting<'a>, &'a Setting<
 }
 
 fn compare(
-    first: &Setting<'_>,
-    second: &Setting<'_>,
+    (first, second): (&Setting<'_>, &Setting<'_>),
+    names: (String, String),
     records: &Records,
     (interval, resampling): (IntervalMethod, Resampling),
 ) -> Result<Option<Comparison>> {
@@ -135,8 +153,8 @@ fn compare(
     let found = resampling.compare(&a, &b, |counts| mean_miou(counts, seeds))?;
     Ok(Some(Comparison {
         probe: first.first.probe.clone(),
-        first: first.name(),
-        second: second.name(),
+        first: names.0,
+        second: names.1,
         difference: found.difference,
         interval: Some((found.interval.lo, found.interval.hi)),
         p: Some(found.p_swap),
@@ -232,6 +250,39 @@ mod tests {
         };
         let expected = 0.5 * (by_hand(20) + by_hand(22)) - by_hand(12);
         assert!((found[0].difference - expected).abs() < 1e-12);
+    }
+
+    /// Seeds pair; what only one of them underwent has no partner, full features have one of any width.
+    #[test]
+    fn backbones_are_compared_under_the_same_reduction() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::new(folder.path());
+        let of = |backbone: &str, method: &str, dim, miou| RunRecord {
+            backbone: backbone.into(),
+            key: format!("{backbone}{method}{dim}").replace('/', "-"),
+            ..run(method, dim, 0, false, miou)
+        };
+        let trained = "runs/dino/backbone.safetensors";
+        let runs = [
+            (of("random:vit:0", "none", 8, 0.4), 12),
+            (of("random:vit:0", "pca", 4, 0.4), 12),
+            (of(trained, "none", 16, 0.5), 20),
+            (of(trained, "pca", 4, 0.5), 22),
+            (of(trained, "pca", 12, 0.5), 22),
+        ];
+        for (run, right) in &runs {
+            records.put(run, None, &images(*right)).unwrap();
+        }
+        let runs: Vec<RunRecord> = runs.into_iter().map(|(run, _)| run).collect();
+        let found = comparisons(&runs, &records, (IntervalMethod::Jackknife, 200)).unwrap();
+        let names: Vec<_> = found.iter().map(|c| (c.first.as_str(), c.second.as_str())).collect();
+        let expected = [
+            ("pca, 4", "none, 8"),
+            ("dino: none, 16", "random:vit:0: none, 8"),
+            ("dino: pca, 4", "random:vit:0: pca, 4"),
+        ];
+        assert_eq!(names, expected);
+        assert!(found[1..].iter().all(|c| c.difference > 0.1 && c.p.unwrap() < 0.01), "{found:?}");
     }
 
     #[test]

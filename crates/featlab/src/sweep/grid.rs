@@ -55,7 +55,7 @@ impl Sweep {
         if self.config.reduce.layout(method).is_some() || is_stego(method) {
             // A head for all dimensions is no projection, and makes sense where it is asked for: by its number, not as "full".
             let is_written = self.config.reduce.dims.contains(&Dim::To(full_dim));
-            dims.retain(|&k| k < full_dim || method == "stego" && is_written);
+            dims.retain(|&k| k < full_dim || is_stego(method) && is_written);
             if dims.is_empty() {
                 return Err(usage(format!("reduce.dims: {method} needs one below {full_dim}")));
             }
@@ -75,20 +75,21 @@ impl Sweep {
         Ok(std::iter::once(plain).chain(refined).collect())
     }
 
-    /// How the head that a cell of `stego` or `stego-nested` sees is trained. A nested one serves all dimensions below full.
+    /// How the head that a cell of `stego` or `stego-nested` sees is trained. A nested one serves all dimensions that
+    /// are written as numbers.
     pub(super) fn stego_config(&self, method: &str, dim: usize, seed: u64) -> Result<StegoConfig> {
         if method == "stego" {
             return self.config.stego.resolve(dim, Vec::new(), seed);
         }
         let full_dim = self.full_dim()?;
-        let below = self.config.reduce.dims.iter().filter_map(|dim| match dim {
-            Dim::To(k) if *k < full_dim => Some(*k),
+        let written = self.config.reduce.dims.iter().filter_map(|dim| match dim {
+            Dim::To(k) if *k <= full_dim => Some(*k),
             _ => None,
         });
-        let mut ladder: Vec<usize> = below.collect();
+        let mut ladder: Vec<usize> = written.collect();
         ladder.sort_unstable();
         ladder.dedup();
-        let most = *ladder.last().context("a nested head has dimensions below full")?;
+        let most = *ladder.last().context("a nested head has dimensions that are written as numbers")?;
         self.config.stego.resolve(most, ladder, seed)
     }
 

@@ -75,7 +75,9 @@ impl Reducers<'_> {
         let config = self.sweep.stego_config(&id.method, id.dim.unwrap_or_default(), id.seed)?;
         let features = features.context("a head is trained on features in memory")?;
         let state = path.with_extension("state");
-        let (job, set) = (stego::Job { config, state: (&state, &id.recipe) }, stego::CachedTokens(features));
+        let device = self.sweep.device.clone();
+        let job = stego::Job { config, state: (&state, &id.recipe), device };
+        let set = stego::CachedTokens(features);
         Ok(job.run((&set, features.len()), self.context)?.head)
     }
 

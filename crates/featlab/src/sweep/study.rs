@@ -11,7 +11,7 @@ use crate::records::Records;
 use crate::study::{Comparison, GalleryItem, RunRecord, StageCost, Study, VarianceCurve};
 
 impl Sweep {
-    /// Paired comparisons of this sweep's own runs; those of the sweep before, if the runs are the same.
+    /// Paired comparisons of a study's runs; those of the sweep before, if the runs are the same.
     pub(super) fn compared(
         &self,
         runs: &[RunRecord],
@@ -19,10 +19,7 @@ impl Sweep {
         before: Option<&Study>,
     ) -> Result<Vec<Comparison>> {
         let keys = |runs: &[RunRecord]| runs.iter().map(|run| run.key.clone()).collect::<Vec<_>>();
-        let known = before.filter(|study| {
-            keys(runs) == keys(&study.runs[..runs.len().min(study.runs.len())])
-                && !study.comparisons.is_empty()
-        });
+        let known = before.filter(|study| keys(runs) == keys(&study.runs) && !study.comparisons.is_empty());
         match known {
             Some(before) => Ok(before.comparisons.clone()),
             None => comparisons::comparisons(

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use candle_core::Device;
 use kernels::{Threads, simd};
 use ndarray::ArrayView3;
 use rand::Rng;
@@ -12,9 +13,10 @@ use rayon::prelude::*;
 
 use super::correspondence::{CorrespondenceValue, PairBatch, PairSums, Tokens};
 use super::dropout::{Masks, mask_rows};
-use super::error::{Error, Result, expect_finite, expect_shape};
+use super::error::{Error, Result, expect_finite, expect_range, expect_shape};
 use super::head::{Activations, Scratch};
 use super::init::Stream;
+use super::on_device::DeviceBatch;
 use super::optional_terms::{OptionalTerms, TermSlopes};
 use super::reconstruction::Decoder;
 use super::{Head, Points, StegoConfig, TokenSet};
@@ -180,6 +182,51 @@ impl<'a> Batch<'a> {
         Ok(HeadLosses { correspondence: sums.value, reconstruction, alignment, crf })
     }
 
+    /// Codes and losses on a candle device, with the head's gradient; in place of [`Batch::forward`] and [`Batch::backward`].
+    pub(super) fn on_device(
+        &self,
+        config: &StegoConfig,
+        device: &Device,
+        buffers: &mut Buffers,
+    ) -> Result<HeadLosses> {
+        for (what, weight) in [
+            ("rec_weight on a device other than the CPU", config.rec_weight),
+            ("aug_alignment_weight on a device other than the CPU", config.aug_alignment_weight),
+            ("crf_weight on a device other than the CPU", config.crf_weight),
+        ] {
+            expect_range(weight == 0.0, what, "0", weight)?;
+        }
+        let loss = &config.correspondence;
+        let Draws { own_masks, neighbour_masks, first, second, negatives } = &self.draws;
+        let ladder = loss.ladder(self.head.shape().code_dim)?;
+        let masks = |masks: &[Masks]| {
+            let of = |pick: fn(&Masks) -> &Option<Vec<f32>>| -> Option<Vec<f32>> {
+                Some(masks.iter().filter_map(|masks| pick(masks).as_deref()).collect::<Vec<_>>().concat())
+                    .filter(|all| !all.is_empty())
+            };
+            [of(|masks| &masks.linear), of(|masks| &masks.nonlinear), of(|masks| &masks.features)]
+        };
+        let weights = |points: &[Points]| {
+            let mut weights = Vec::new();
+            points.iter().for_each(|points| points.write_weights(&mut weights));
+            weights
+        };
+        let batch = DeviceBatch {
+            tokens: [rows(&self.own), rows(&self.neighbours)],
+            masks: [masks(own_masks), masks(neighbour_masks)],
+            points: [weights(first), weights(second)],
+            samples: first[0].len(),
+            negatives,
+        };
+        let head = (self.head.shape(), self.head.parameters());
+        let found = batch.run(loss, head, ladder.rungs(), device)?;
+        (buffers.codes, buffers.head) = (found.codes, found.head);
+        let count = self.own.len() * batch.samples * batch.samples;
+        let sums = (found.losses, found.cosines);
+        let correspondence = loss.value_of(sums, 2 + negatives.len(), count)?;
+        Ok(HeadLosses { correspondence, reconstruction: None, alignment: None, crf: None })
+    }
+
     /// What one image and its neighbour add to the gradients.
     fn image(
         &self,
@@ -229,6 +276,10 @@ impl<'a> Batch<'a> {
             dims: (self.head.shape().embed_dim, self.head.shape().code_dim),
         }
     }
+}
+
+fn rows<'b>(images: &'b [Cow<'_, [f32]>]) -> Vec<&'b [f32]> {
+    images.iter().map(|rows| &**rows).collect()
 }
 
 /// The sum of all images' gradients, in their order.

@@ -212,6 +212,20 @@ impl CorrespondenceParams {
         (0..2 + negatives).map(rule).collect()
     }
 
+    /// The value of a batch of which the sums over all `count` pairs of points are known, `[rungs, partners]`; see
+    /// [`ImagePairs`].
+    pub(super) fn value_of(
+        &self,
+        (losses, cosines): (Vec<f64>, Vec<f64>),
+        partners: usize,
+        count: usize,
+    ) -> Result<CorrespondenceValue> {
+        let all = ImagePairs { own: Vec::new(), others: Vec::new(), losses, cosines };
+        let value = self.value(&[all], partners, count);
+        expect_finite("the correspondence loss", value.total)?;
+        Ok(value)
+    }
+
     fn value(&self, pairs: &[ImagePairs], partners: usize, count: usize) -> CorrespondenceValue {
         let sums = |of: fn(&ImagePairs) -> &[f64]| -> Vec<PairMeans> {
             let mut all = vec![0.0; of(&pairs[0]).len()];

@@ -48,6 +48,9 @@ pub enum Error {
         /// Why.
         source: FetchError,
     },
+    /// The device that the head is trained on.
+    #[error("training the head on a device")]
+    Device(#[from] candle_core::Error),
     /// A probe could not be trained on the codes.
     #[error(transparent)]
     Probe(#[from] probe::Error),

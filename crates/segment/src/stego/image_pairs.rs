@@ -2,15 +2,15 @@
 //!
 //! An image's `s` points are compared with the `m s` points of its `m` partners, the image itself being the first of them, so that
 //! feature correlations are one product `[s, d] [d, m s]` and those of the codes another. Codes are multiplied as they are
-//! and divided by the lengths of their prefixes afterwards (see [`Ladder`]). With the centred correlation `f` of a
-//! pair of points and `c` that of their codes, the loss is `-w clamp(c) (f - b)`, whose slope in `c` is `-w (f - b)` where
-//! the clamp lets `c` through. Features have no gradient.
+//! and divided by the lengths of their prefixes afterwards (see [`Ladder`]); [`PairRow`] makes losses and slopes of them. Blocks of
+//! few numbers are multiplied as [`NarrowBlock`]s. Features have no gradient.
 
 use std::ops::Range;
 
-use kernels::{Matrix, MatrixMut, Threads, gemm, simd};
+use kernels::{Matrix, MatrixMut, PairRow, PairSums, Threads, gemm, simd};
 
 use super::Ladder;
+use super::narrow_block::{NARROW, NarrowBlock};
 use super::unit::{EPSILON, sum};
 
 /// What all images of a loss have in common.
@@ -60,13 +60,34 @@ const TILE: usize = 24;
 /// Buffers of a thread; `r` rows are in a tile.
 #[derive(Debug, Default)]
 pub(super) struct PairBuffers {
-    features: Vec<f32>,  // [r, m s]
-    products: Vec<f32>,  // [rungs, r, m s]
-    slope: Vec<f32>,     // [r, m s]: of the rungs so far, in the products
-    inverse: Vec<f32>,   // [rungs, m s], 1 / max(‖y‖, ε)
-    along: Vec<f32>,     // [rungs, m s], the part of the gradient along a partner's code
-    along_own: Vec<f32>, // [r]: of the rungs so far
-    rung: [Vec<f32>; 3], // [m s]: of one row, loss, cosine, slope times cosine
+    features: Vec<f32>,    // [r, m s]
+    products: Vec<f32>,    // [rungs, r, m s]
+    slope: Vec<f32>,       // [r, m s]: of the rungs so far, in the products
+    inverse: Vec<f32>,     // [rungs, m s], 1 / max(‖y‖, ε)
+    along: Vec<f32>,       // [rungs, m s], the part of the gradient along a partner's code
+    along_own: Vec<f32>,   // [r]: of the rungs so far
+    columns: Vec<f32>,     // [m s]: slope times cosine of a rung of a tile
+    narrow: Vec<f32>,      // [w, m s], the partners' codes of all narrow blocks
+    narrow_grad: Vec<f32>, // [w, m s], their gradient
+}
+
+/// A block of a ladder, and where its numbers lie among those of the narrow ones if it is one.
+struct Block {
+    rung: usize,
+    range: Range<usize>,
+    narrow: Option<usize>,
+}
+
+/// The blocks, rising.
+fn blocks(ladder: &Ladder) -> Vec<Block> {
+    let mut narrow = 0;
+    let block = |(rung, range): (usize, Range<usize>)| {
+        let at = narrow;
+        let is_narrow = range.len() <= NARROW;
+        narrow += if is_narrow { range.len() } else { 0 };
+        Block { rung, range, narrow: is_narrow.then_some(at) }
+    };
+    ladder.blocks().enumerate().map(block).collect()
 }
 
 impl PairBuffers {
@@ -82,14 +103,17 @@ impl PairBuffers {
             losses: vec![0.0; rungs * rules.partners.len()],
             cosines: vec![0.0; rungs * rules.partners.len()],
         };
+        let blocks = blocks(rules.ladder);
         self.measure_codes(rules, codes);
+        self.transpose_narrow(rules, codes, &blocks);
         zeros(&mut self.along, rungs * n);
         for first in (0..s).step_by(TILE) {
             let rows = first..s.min(first + TILE);
             self.correlate_features(rules, features, rows.clone());
-            self.multiply_codes(rules, codes, rows.clone());
-            self.add_rows(rules, codes, rows, &mut out);
+            self.multiply_codes(rules, codes, rows.clone(), &blocks);
+            self.add_rows(rules, codes, rows, &blocks, &mut out);
         }
+        self.add_narrow(rules, &blocks, &mut out);
         self.take_along(rules, codes, &mut out);
         // The image is its own first partner.
         for (own, other) in out.own.iter_mut().zip(&out.others) {
@@ -99,27 +123,72 @@ impl PairBuffers {
         out
     }
 
+    /// The partners' numbers of narrow blocks, and room for their gradient.
+    fn transpose_narrow(&mut self, rules: &PairRules<'_>, codes: &[f32], blocks: &[Block]) {
+        let (k, n) = (rules.code_dim, rules.points * rules.partners.len());
+        self.narrow.clear();
+        for block in blocks.iter().filter(|block| block.narrow.is_some()) {
+            for number in block.range.clone() {
+                self.narrow.extend(codes[number..].iter().step_by(k).take(n));
+            }
+        }
+        zeros(&mut self.narrow_grad, self.narrow.len());
+    }
+
+    /// Adds the gradient of narrow blocks to that of the partners.
+    fn add_narrow(&self, rules: &PairRules<'_>, blocks: &[Block], out: &mut ImagePairs) {
+        let (k, n) = (rules.code_dim, rules.points * rules.partners.len());
+        let narrow = blocks.iter().filter(|block| block.narrow.is_some());
+        let numbers = narrow.flat_map(|block| block.range.clone());
+        for (number, grads) in numbers.zip(self.narrow_grad.chunks_exact(n)) {
+            let to = out.others[number..].iter_mut().step_by(k);
+            to.zip(grads).for_each(|(to, grad)| *to += grad);
+        }
+    }
+
     /// The gradients of a tile, from the whole code down: a block's comes from all rungs that contain it.
-    fn add_rows(&mut self, rules: &PairRules<'_>, codes: &[f32], rows: Range<usize>, out: &mut ImagePairs) {
+    fn add_rows(
+        &mut self,
+        rules: &PairRules<'_>,
+        codes: &[f32],
+        rows: Range<usize>,
+        blocks: &[Block],
+        out: &mut ImagePairs,
+    ) {
         let k = rules.code_dim;
         let (r, n) = (rows.len(), rules.points * rules.partners.len());
         zeros(&mut self.slope, r * n);
         zeros(&mut self.along_own, r);
         let own_codes = &codes[rows.start * k..rows.end * k];
-        for (rung, block) in rules.ladder.blocks().enumerate().rev() {
-            self.add_rung(rules, rung, rows.start, out);
-            let slope = Matrix::new(&self.slope, r, n);
-            let columns = |rows| Matrix::columns(rows, k, block.start, block.len());
+        for Block { rung, range, narrow } in blocks.iter().rev() {
+            self.add_rung(rules, *rung, rows.start, out);
             let own = &mut out.own[rows.start * k..rows.end * k];
-            let to = MatrixMut::columns(own, k, block.start, block.len());
-            gemm(to, 0.0, 1.0, slope, columns(codes), Threads::One);
-            let to = MatrixMut::columns(&mut out.others, k, block.start, block.len());
-            let keep = f32::from(u8::from(rows.start > 0));
-            gemm(to, keep, 1.0, slope.t(), columns(own_codes), Threads::One);
+            if let Some(at) = narrow {
+                let numbers = at * n..(at + range.len()) * n;
+                let partners = &self.narrow[numbers.clone()];
+                let block =
+                    NarrowBlock { own: own_codes, code_dim: k, first: range.start, partners, points: n };
+                let (slope, grad) = (&self.slope, &mut self.narrow_grad[numbers]);
+                simd(
+                    #[inline(always)]
+                    || {
+                        block.add_own(slope, own);
+                        block.add_partners(slope, grad);
+                    },
+                );
+            } else {
+                let slope = Matrix::new(&self.slope, r, n);
+                let columns = |rows| Matrix::columns(rows, k, range.start, range.len());
+                let to = MatrixMut::columns(own, k, range.start, range.len());
+                gemm(to, 0.0, 1.0, slope, columns(codes), Threads::One);
+                let to = MatrixMut::columns(&mut out.others, k, range.start, range.len());
+                let keep = f32::from(u8::from(rows.start > 0));
+                gemm(to, keep, 1.0, slope.t(), columns(own_codes), Threads::One);
+            }
             let of_rows =
                 out.own[rows.start * k..rows.end * k].chunks_exact_mut(k).zip(own_codes.chunks_exact(k));
             for ((grad, code), along) in of_rows.zip(&self.along_own) {
-                block.clone().for_each(|i| grad[i] -= along * code[i]);
+                range.clone().for_each(|i| grad[i] -= along * code[i]);
             }
         }
     }
@@ -178,21 +247,30 @@ impl PairBuffers {
     }
 
     /// Products of the codes' prefixes, of a tile.
-    fn multiply_codes(&mut self, rules: &PairRules<'_>, codes: &[f32], rows: Range<usize>) {
+    fn multiply_codes(&mut self, rules: &PairRules<'_>, codes: &[f32], rows: Range<usize>, blocks: &[Block]) {
         let k = rules.code_dim;
         let (r, n) = (rows.len(), rules.points * rules.partners.len());
         self.products.resize(rules.ladder.rungs().len() * r * n, 0.0);
-        for (rung, block) in rules.ladder.blocks().enumerate() {
+        let own = &codes[rows.start * k..rows.end * k];
+        for Block { rung, range, narrow } in blocks {
             let (below, from) = self.products.split_at_mut(rung * r * n);
             let to = &mut from[..r * n];
-            let mut keep = 0.0;
-            if rung > 0 {
-                to.copy_from_slice(&below[(rung - 1) * r * n..]);
-                keep = 1.0;
+            let below = rung.checked_sub(1).map(|rung| &below[rung * r * n..]);
+            if let Some(at) = narrow {
+                let partners = &self.narrow[at * n..(at + range.len()) * n];
+                let block = NarrowBlock { own, code_dim: k, first: range.start, partners, points: n };
+                simd(
+                    #[inline(always)]
+                    || block.multiply(below, to),
+                );
+            } else {
+                let keep = f32::from(u8::from(below.is_some()));
+                if let Some(below) = below {
+                    to.copy_from_slice(below);
+                }
+                let columns = |rows| Matrix::columns(rows, k, range.start, range.len());
+                gemm(MatrixMut::new(to, r, n), keep, 1.0, columns(own), columns(codes).t(), Threads::One);
             }
-            let columns = |rows| Matrix::columns(rows, k, block.start, block.len());
-            let factors = (columns(&codes[rows.start * k..rows.end * k]), columns(codes).t());
-            gemm(MatrixMut::new(to, r, n), keep, 1.0, factors.0, factors.1, Threads::One);
         }
     }
 
@@ -200,79 +278,38 @@ impl PairBuffers {
     fn add_rung(&mut self, rules: &PairRules<'_>, rung: usize, first: usize, out: &mut ImagePairs) {
         let (s, m) = (rules.points, rules.partners.len());
         let n = s * m;
-        let Self { features, products, slope, inverse, along, along_own, rung: [loss, cosine, own] } = self;
+        let Self { features, products, slope, inverse, along, along_own, columns, .. } = self;
         let r = along_own.len();
         let (products, inverse) = (&products[rung * r * n..][..r * n], &inverse[rung * n..][..n]);
         let along = &mut along[rung * n..][..n];
         let (losses, cosines) = (&mut out.losses[rung * m..][..m], &mut out.cosines[rung * m..][..m]);
-        [&mut *loss, cosine, own].into_iter().for_each(|row| row.resize(n, 0.0));
-        let mut columns = vec![0.0; n];
+        zeros(columns, n);
+        let weights: Vec<f32> = rules.partners.iter().map(|partner| partner.weight).collect();
+        let mut sums = vec![PairSums::default(); m];
         // What is constant below ε has no part along the code.
         let back = |inverse: f32| if inverse < 1.0 / EPSILON { inverse * inverse } else { 0.0 };
-        simd(
-            #[inline(always)]
-            || {
-                for i in 0..r {
-                    let at = i * n..(i + 1) * n;
-                    let (features, products) = (&features[at.clone()], &products[at.clone()]);
-                    let slope = &mut slope[at];
-                    for (p, partner) in rules.partners.iter().enumerate() {
-                        let part = p * s..(p + 1) * s;
-                        let row = Row {
-                            features: &features[part.clone()],
-                            products: &products[part.clone()],
-                            inverse: &inverse[part.clone()],
-                            slope: &mut slope[part.clone()],
-                            columns: &mut columns[part.clone()],
-                            loss: &mut loss[part.clone()],
-                            cosine: &mut cosine[part.clone()],
-                            own: &mut own[part.clone()],
-                        };
-                        row.run(inverse[first + i], partner.weight, rules.limits);
-                        losses[p] -= f64::from(sum(&loss[part.clone()]));
-                        cosines[p] += f64::from(sum(&cosine[part]));
-                    }
-                    along_own[i] += sum(own) * back(inverse[first + i]);
-                }
-                for ((along, &column), &inverse) in along.iter_mut().zip(&*columns).zip(inverse) {
-                    *along += column * back(inverse);
-                }
-            },
-        );
-    }
-}
-
-/// One point of the image against a partner's points, `[s]` each.
-struct Row<'a> {
-    features: &'a [f32],
-    products: &'a [f32],
-    inverse: &'a [f32],
-    slope: &'a mut [f32],
-    columns: &'a mut [f32],
-    loss: &'a mut [f32],
-    cosine: &'a mut [f32],
-    own: &'a mut [f32],
-}
-
-impl Row<'_> {
-    #[inline(always)]
-    fn run(self, inverse: f32, weight: f32, (low, high): (f32, f32)) {
-        let len = self.features.len();
-        let (features, products, inverses) = (self.features, &self.products[..len], &self.inverse[..len]);
-        let (slope, columns) = (&mut self.slope[..len], &mut self.columns[..len]);
-        let (loss, cosine, own) = (&mut self.loss[..len], &mut self.cosine[..len], &mut self.own[..len]);
-        for j in 0..len {
-            let scale = inverse * inverses[j];
-            let c = products[j] * scale;
-            // Comparisons that a NaN passes unchanged, so that it is seen in the loss.
-            let above = if c < low { low } else { c };
-            let clamped = if above > high { high } else { above };
-            let through = if c >= low && c <= high { -weight * features[j] } else { 0.0 };
-            loss[j] = clamped * features[j];
-            cosine[j] = c;
-            own[j] = through * c;
-            columns[j] += through * c;
-            slope[j] += through * scale;
+        for (i, along_own) in along_own.iter_mut().enumerate() {
+            let (own_inverse, row) = (inverse[first + i], i * n..(i + 1) * n);
+            let pairs = PairRow {
+                features: &features[row.clone()],
+                products: &products[row.clone()],
+                own_inverse,
+                inverse,
+                weights: &weights,
+                limits: rules.limits,
+                slope: &mut slope[row],
+                columns,
+                sums: &mut sums,
+            };
+            pairs.run();
+            for (p, sums) in sums.iter().enumerate() {
+                losses[p] -= f64::from(sums.loss);
+                cosines[p] += f64::from(sums.cosine);
+            }
+            *along_own += sums.iter().map(|sums| sums.own).sum::<f32>() * back(own_inverse);
+        }
+        for ((along, &column), &inverse) in along.iter_mut().zip(&*columns).zip(inverse) {
+            *along += column * back(inverse);
         }
     }
 }

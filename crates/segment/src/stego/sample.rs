@@ -185,6 +185,16 @@ impl Points {
         );
     }
 
+    /// Writes the weight of every token in every point, `[n, t]`.
+    pub(super) fn write_weights(&self, weights: &mut Vec<f32>) {
+        for tap in &self.taps {
+            let start = weights.len();
+            weights.resize(start + self.rows, 0.0);
+            let weighted = tap.tokens.iter().zip(tap.weights);
+            weighted.for_each(|(&token, weight)| weights[start + token as usize] += weight);
+        }
+    }
+
     /// The tokens that some point reads, in rising order, and the points as they read those alone.
     pub(super) fn compact(&self) -> (Vec<u32>, Self) {
         let mut place = vec![0_u32; self.rows];

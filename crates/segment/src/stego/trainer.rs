@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 
+use candle_core::Device;
 use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis};
 use probe::{ClusterGradient, ClusterProbe, LinearGradient, LinearProbe};
 use rand_distr::{Distribution, StandardNormal};
@@ -101,6 +102,8 @@ pub struct Trainer {
     shape: HeadShape,
     state: TrainerState,
     buffers: Buffers,
+    /// Where the head's passes run through candle; our own kernels are for the CPU.
+    device: Option<Device>,
 }
 
 impl Trainer {
@@ -120,7 +123,14 @@ impl Trainer {
             linear: fresh_linear(&config, 0),
             cluster: fresh_cluster(&config, 0),
         };
-        Ok(Self { config, shape, state, buffers: Buffers::default() })
+        Ok(Self { config, shape, state, buffers: Buffers::default(), device: None })
+    }
+
+    /// The same training with the head's passes on a device. A GPU gives the CPU's results within a tolerance, and knows no
+    /// terms that need pictures or a decoder; probes and Adam stay on the CPU.
+    #[must_use]
+    pub fn on(self, device: &Device) -> Self {
+        Self { device: Some(device.clone()).filter(|device| !device.is_cpu()), ..self }
     }
 
     /// The hyper-parameters.
@@ -198,8 +208,13 @@ impl Trainer {
         expect_range(b > 0 && t > 0, "tokens of a batch", "at least 1", b * t)?;
         let networks = (self.head(), self.decoder());
         let batch = Batch::new(&self.config, networks, set, pairs, self.state.step)?;
-        batch.forward(t, &mut self.buffers);
-        let found = batch.backward(&self.config, grid, &mut self.buffers)?;
+        let found = match &self.device {
+            Some(device) => batch.on_device(&self.config, device, &mut self.buffers)?,
+            None => {
+                batch.forward(t, &mut self.buffers);
+                batch.backward(&self.config, grid, &mut self.buffers)?
+            }
+        };
 
         let reset = self.config.reset_probe_steps == Some(self.state.step);
         let fresh = reset.then(|| (fresh_linear(&self.config, 1), fresh_cluster(&self.config, 1)));
@@ -277,4 +292,69 @@ fn flat_linear(slope: &LinearGradient) -> Vec<f32> {
 
 fn flat_cluster(slope: &ClusterGradient) -> Vec<f32> {
     slope.centres.iter().copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stego::HeadKind;
+
+    struct Waves(Vec<Vec<f32>>);
+
+    impl TokenSet for Waves {
+        fn grid(&self) -> (usize, usize) {
+            (4, 5)
+        }
+
+        fn embed_dim(&self) -> usize {
+            6
+        }
+
+        fn tokens(&self, image: usize) -> Result<Cow<'_, [f32]>, FetchError> {
+            Ok(Cow::Borrowed(&self.0[image]))
+        }
+    }
+
+    /// Candle's tensors and gradients, here on the CPU, give what our kernels do: losses, cosines and the head after each of some
+    /// steps, for both kinds of heads, with and without a ladder, dropout, centring and clamps.
+    #[test]
+    fn candle_finds_what_the_kernels_find() {
+        let wave = |i: usize| (0..20 * 6).map(|j| ((i * 31 + j * 7 + i * j) as f32).sin()).collect();
+        let set = Waves((0..8).map(wave).collect());
+        let pairs = [(0, 4), (1, 5), (2, 6), (3, 7)];
+        for bits in 0..8_u8 {
+            let on = |bit: u8| bits & bit != 0;
+            let mut config = StegoConfig { dim: 5, batch_size: 4, n_classes: 3, ..StegoConfig::default() };
+            config.projection_type = if on(1) { HeadKind::Linear } else { HeadKind::Nonlinear };
+            config.dropout = on(2);
+            config.dropout_rate = if on(2) { 0.3 } else { 0.0 };
+            let loss = &mut config.correspondence;
+            loss.ladder = if on(4) { vec![2, 5] } else { Vec::new() };
+            (loss.pointwise, loss.stabalize, loss.zero_clamp) = (!on(1), on(2), !on(4));
+            let mut ours = Trainer::new(config.clone(), 6).unwrap();
+            let mut candles = Trainer::new(config, 6).unwrap();
+            candles.device = Some(Device::Cpu);
+            for step in 0..3 {
+                let (a, b) = (ours.advance(&set, &pairs).unwrap(), candles.advance(&set, &pairs).unwrap());
+                let near = |a: f64, b: f64| (a - b).abs() < 1e-5 * (1.0 + a.abs());
+                let (a, b) = (a.correspondence, b.correspondence);
+                assert!(near(a.total, b.total), "case {bits}, step {step}: {a:?} {b:?}");
+                assert!(near(a.losses.negative, b.losses.negative) && near(a.cosines.inter, b.cosines.inter));
+                assert!(a.rungs.len() == b.rungs.len() && near(a.rungs[0], b.rungs[0]));
+            }
+            let off = ours.state.head.parameters.iter().zip(&candles.state.head.parameters);
+            let off = off.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(off < 1e-4, "case {bits}: parameters are {off} apart");
+        }
+    }
+
+    #[test]
+    fn a_device_refuses_what_it_does_not_know() {
+        let config = StegoConfig { dim: 2, batch_size: 2, rec_weight: 1.0, ..StegoConfig::default() };
+        let set = Waves(vec![vec![0.5; 20 * 6]; 2]);
+        let mut trainer = Trainer::new(config, 6).unwrap();
+        trainer.device = Some(Device::Cpu);
+        let refused = trainer.advance(&set, &[(0, 1), (1, 0)]).unwrap_err().to_string();
+        assert!(refused.contains("rec_weight"), "{refused}");
+    }
 }

@@ -108,7 +108,8 @@ fn from_cache(
             let key = key_of(&(&config, &cache.manifest().cache_id, cache.column()))?;
             let labelled = (0..features.len()).any(|i| features.label_if_any(i).is_some());
             let (state, set) = (args.out.join("training.state"), CachedTokens(&features));
-            train::stego(config.clone(), (&state, &key), (&set, features.len()), labelled, context)?
+            let device = backbone::device(&args.loading.device)?;
+            train::stego(config.clone(), device, (&state, &key), (&set, features.len()), labelled, context)?
         }
         Some(file) => {
             let features = Features::load(cache.clone(), "training features", context)?;
@@ -162,6 +163,7 @@ fn from_pictures(
     let dim = args.dims.unwrap_or(DIMS);
     let classes = classes(args, dataset.classes().cloned(), val)?;
     let config = config(args, dim, &classes)?;
+    let head_device = device.clone();
     let forward = Forward {
         backbone: &backbone,
         batch: Forward::batch_on(&device),
@@ -174,7 +176,8 @@ fn from_pictures(
     let set = ImageSet::new(&*dataset, forward);
     let state = args.out.join("training.state");
     let labelled = Dataset::classes(&*dataset).is_some();
-    let trained = train::stego(config.clone(), (&state, &key), (&set, set.len()), labelled, context)?;
+    let trained =
+        train::stego(config.clone(), head_device, (&state, &key), (&set, set.len()), labelled, context)?;
     let features = (spec_of.architecture.clone(), backbone.fingerprint.clone(), Layer::default());
     let seen = Transform { crop: dataset::Crop::Center, ..transform };
     let mut card = Card::new(backbone.name.clone(), features, seen, dim, classes);

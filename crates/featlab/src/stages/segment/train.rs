@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use candle_core::Device;
 use dimred::{Map, Projection as _, Reducer};
 use probe::{
     Bank, BankCell, BankParams, BankProbe, CellKind, ClusterProbe, LinearProbe, Probe as _, Resampling,
@@ -39,12 +40,14 @@ pub(crate) struct Trained {
 /// As [`stego::Job::run`].
 pub(crate) fn stego(
     config: StegoConfig,
+    device: Device,
     state: (&Path, &str),
     (set, n): (&dyn TokenSet, usize),
     labelled: bool,
     context: &Context,
 ) -> Result<Trained> {
-    let stego::Trained { head, linear, cluster } = stego::Job { config, state }.run((set, n), context)?;
+    let stego::Trained { head, linear, cluster } =
+        stego::Job { config, state, device }.run((set, n), context)?;
     Ok(Trained { reducer: head, linear: labelled.then_some(linear), cluster })
 }
 
