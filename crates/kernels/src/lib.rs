@@ -10,6 +10,7 @@ mod layer_norm;
 mod level;
 mod linear;
 mod matrix;
+mod narrow;
 mod pair_row;
 mod panels;
 mod row_map;
@@ -28,6 +29,7 @@ pub use layer_norm::{NormStats, layer_norm, layer_norm_backward};
 pub use level::{LEVEL_VARIABLE, Level};
 pub use linear::{LinearGrads, linear, linear_backward};
 pub use matrix::{Matrix, MatrixMut, Threads, gemm};
+pub use narrow::{NARROW, NarrowBlock};
 pub use pair_row::{PairRow, PairSums};
 pub use panels::{
     Epilogue, PackedLinear, PanelShape, one_thread, panel_attention, panel_layer_norm, panel_products,

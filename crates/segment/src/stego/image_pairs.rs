@@ -7,10 +7,9 @@
 
 use std::ops::Range;
 
-use kernels::{Matrix, MatrixMut, PairRow, PairSums, Threads, gemm, simd};
+use kernels::{Matrix, MatrixMut, NARROW, NarrowBlock, PairRow, PairSums, Threads, gemm, simd};
 
 use super::Ladder;
-use super::narrow_block::{NARROW, NarrowBlock};
 use super::unit::{EPSILON, sum};
 
 /// What all images of a loss have in common.
@@ -166,16 +165,9 @@ impl PairBuffers {
             if let Some(at) = narrow {
                 let numbers = at * n..(at + range.len()) * n;
                 let partners = &self.narrow[numbers.clone()];
-                let block =
-                    NarrowBlock { own: own_codes, code_dim: k, first: range.start, partners, points: n };
-                let (slope, grad) = (&self.slope, &mut self.narrow_grad[numbers]);
-                simd(
-                    #[inline(always)]
-                    || {
-                        block.add_own(slope, own);
-                        block.add_partners(slope, grad);
-                    },
-                );
+                let block = NarrowBlock::new(own_codes, k, range.start, partners, n);
+                block.add_own(&self.slope, own);
+                block.add_others(&self.slope, &mut self.narrow_grad[numbers]);
             } else {
                 let slope = Matrix::new(&self.slope, r, n);
                 let columns = |rows| Matrix::columns(rows, k, range.start, range.len());
@@ -258,11 +250,7 @@ impl PairBuffers {
             let below = rung.checked_sub(1).map(|rung| &below[rung * r * n..]);
             if let Some(at) = narrow {
                 let partners = &self.narrow[at * n..(at + range.len()) * n];
-                let block = NarrowBlock { own, code_dim: k, first: range.start, partners, points: n };
-                simd(
-                    #[inline(always)]
-                    || block.multiply(below, to),
-                );
+                NarrowBlock::new(own, k, range.start, partners, n).multiply(below, to);
             } else {
                 let keep = f32::from(u8::from(below.is_some()));
                 if let Some(below) = below {

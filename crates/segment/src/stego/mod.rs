@@ -18,7 +18,6 @@ pub(crate) mod error;
 mod head;
 mod image_pairs;
 mod init;
-mod narrow_block;
 mod negatives;
 mod neighbours;
 mod nested;
