@@ -2,6 +2,7 @@
 
 mod attention;
 mod cls_attention;
+mod conv;
 mod dispatch;
 mod exp;
 mod gelu;
@@ -21,6 +22,7 @@ mod upsampled_softmax;
 
 pub use attention::{AttentionShape, attention, attention_backward};
 pub use cls_attention::{cls_attention, cls_attention_backward};
+pub use conv::{ConvShape, conv, conv_input_gradient, conv_weight_gradient};
 pub use dispatch::simd;
 pub use exp::exp;
 pub use gelu::{gelu, gelu_backward};

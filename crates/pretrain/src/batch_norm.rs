@@ -4,7 +4,7 @@
 //! unbiased variance). Running statistics are no parameters: student and teacher each keep their own. Sums run row after
 //! row in double precision, side by side over columns.
 
-use kernels::{for_each_row, simd};
+use kernels::simd;
 use rayon::prelude::*;
 
 use crate::buffer::sized;
@@ -15,6 +15,9 @@ const MOMENTUM: f64 = 0.1;
 
 /// Columns that are summed side by side.
 const COLUMNS: usize = 16;
+
+/// Numbers of a task that goes over rows.
+const TASK: usize = 16 * 1024;
 
 /// Which statistics a batch norm uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,27 +86,14 @@ impl BatchNorm {
         }
         let scale = sized(scale, d);
         scale.iter_mut().zip(&*variances).for_each(|(s, var)| *s = (1.0 / (var + EPS).sqrt()) as f32);
-        let (scale, means) = (&*scale, &*means);
-        let (weight, bias) = (self.weight.of(params), self.bias.of(params));
+        let means: Vec<f32> = means.iter().map(|&mean| mean as f32).collect();
+        let (scale, means, weight, bias) = (&*scale, &*means, self.weight.of(params), self.bias.of(params));
         let unit = sized(unit, x.len());
-        let input = &*x;
-        for_each_row(unit, d, |row, unit| {
-            let x = &input[row * d..][..d];
-            for column in 0..d {
-                unit[column] = (x[column] - means[column] as f32) * scale[column];
+        for_rows([x, unit], d, |[x, unit]| {
+            for i in 0..d {
+                unit[i] = (x[i] - means[i]) * scale[i];
+                x[i] = unit[i].mul_add(weight[i], bias[i]);
             }
-        });
-        let unit = &*unit;
-        for_each_row(x, d, |row, x| {
-            let unit = &unit[row * d..][..d];
-            simd(
-                #[inline(always)]
-                || {
-                    for column in 0..d {
-                        x[column] = unit[column].mul_add(weight[column], bias[column]);
-                    }
-                },
-            );
         });
     }
 
@@ -128,18 +118,34 @@ impl BatchNorm {
             sums[column] /= rows as f64;
             alongs[column] /= rows as f64;
         }
-        let (unit, scale, sums, alongs) = (&*unit, &*scale, &*sums, &*alongs);
-        for_each_row(dy, d, |row, dy| {
-            let unit = &unit[row * d..][..d];
-            for column in 0..d {
-                let slope = f64::from(dy[column]) - sums[column] - f64::from(unit[column]) * alongs[column];
-                dy[column] = weight[column] * scale[column] * slope as f32;
+        let narrow = |means: &[f64]| means.iter().map(|&mean| mean as f32).collect::<Vec<_>>();
+        let (sums, alongs) = (narrow(sums), narrow(alongs));
+        let factors: Vec<f32> = weight.iter().zip(&*scale).map(|(weight, scale)| weight * scale).collect();
+        let (factors, sums, alongs) = (&*factors, &*sums, &*alongs);
+        for_rows([dy, unit], d, |[dy, unit]| {
+            for i in 0..d {
+                dy[i] = factors[i] * (dy[i] - sums[i] - unit[i] * alongs[i]);
             }
         });
     }
 }
 
-/// `f(sum, x, centre)` for every number of each column, row after row.
+/// Runs `f` on every row of two matrices, `[rows, d]` each.
+fn for_rows([a, b]: [&mut [f32]; 2], d: usize, f: impl Fn([&mut [f32]; 2]) + Sync) {
+    let rows = (TASK / d).max(1) * d;
+    a.par_chunks_mut(rows).zip(b.par_chunks_mut(rows)).for_each(|(a, b)| {
+        simd(
+            #[inline(always)]
+            || {
+                for (a, b) in a.chunks_exact_mut(d).zip(b.chunks_exact_mut(d)) {
+                    f([a, b]);
+                }
+            },
+        );
+    });
+}
+
+/// `f(sum, x, centre)` for every number of each column, row after row; without centres they are 0.
 fn column_sums(
     x: &[f32],
     d: usize,
@@ -148,26 +154,37 @@ fn column_sums(
     centre: &[f64],
 ) {
     sums.par_chunks_mut(COLUMNS).enumerate().for_each(|(block, sums)| {
+        let at = block * COLUMNS..block * COLUMNS + sums.len();
+        let centre = if centre.is_empty() { [0.0; COLUMNS].as_slice() } else { &centre[at.clone()] };
         sums.fill(0.0);
-        for row in x.chunks_exact(d) {
-            let numbers = &row[block * COLUMNS..][..sums.len()];
-            for (i, (sum, &x)) in sums.iter_mut().zip(numbers).enumerate() {
-                f(sum, x.into(), centre.get(block * COLUMNS + i).copied().unwrap_or(0.0));
-            }
-        }
+        simd(
+            #[inline(always)]
+            || {
+                for row in x.chunks_exact(d) {
+                    for ((sum, &x), &centre) in sums.iter_mut().zip(&row[at.clone()]).zip(centre) {
+                        f(sum, x.into(), centre);
+                    }
+                }
+            },
+        );
     });
 }
 
 /// `Σ a b` of each column, row after row.
 fn column_products(a: &[f32], b: &[f32], d: usize, sums: &mut [f64]) {
     sums.par_chunks_mut(COLUMNS).enumerate().for_each(|(block, sums)| {
+        let at = block * COLUMNS..block * COLUMNS + sums.len();
         sums.fill(0.0);
-        for (a, b) in a.chunks_exact(d).zip(b.chunks_exact(d)) {
-            let at = block * COLUMNS..block * COLUMNS + sums.len();
-            for ((sum, &a), &b) in sums.iter_mut().zip(&a[at.clone()]).zip(&b[at]) {
-                *sum += f64::from(a) * f64::from(b);
-            }
-        }
+        simd(
+            #[inline(always)]
+            || {
+                for (a, b) in a.chunks_exact(d).zip(b.chunks_exact(d)) {
+                    for ((sum, &a), &b) in sums.iter_mut().zip(&a[at.clone()]).zip(&b[at.clone()]) {
+                        *sum += f64::from(a) * f64::from(b);
+                    }
+                }
+            },
+        );
     });
 }
 

@@ -1,17 +1,24 @@
 //! Convolution without bias, as ResNets have them, on pixels with channels last: `[n, h, w, c]`.
 //!
-//! A convolution is a matrix product: the inputs under the kernel at each output pixel are a row, `[k · k · c]` ("im2col"), and the
-//! weights `[outputs, k · k · c]`. Rows of a few images are made at a time, so that they stay small; a kernel of one pixel at
+//! Large maps are convolved where they lie ([`kernels::conv`]). Of small ones, where weights outnumber pixels, a convolution is a matrix
+//! product over the pixels of many images: the inputs under the kernel at each output pixel are a row, `[k · k · c]` ("im2col"), and
+//! the weights `[outputs, k · k · c]`. Rows of a few images are made at a time, so that they stay small; a kernel of one pixel at
 //! stride 1 needs none. The way back makes the same rows again instead of keeping them, and gathers the input's
 //! gradient from all rows that a pixel was in, in the order of the kernel: the same bits on any number of threads.
 
-use kernels::{Matrix, MatrixMut, Threads, for_each_row, gemm};
+use kernels::{
+    ConvShape, Matrix, MatrixMut, Threads, conv, conv_input_gradient, conv_weight_gradient, for_each_row,
+    gemm,
+};
 
 use crate::buffer::sized;
 use crate::params::{Layout, Slot};
 
 /// Numbers of rows at a time.
 const ROWS: usize = 1 << 20;
+
+/// Output pixels of an image from which on it is convolved where it lies.
+const LARGE: usize = 32;
 
 /// A convolution without its weights.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +69,14 @@ impl Conv {
         self.kernel == 1 && self.stride == 1 && self.padding == 0
     }
 
+    /// What the kernels are told, of maps that are large enough.
+    fn direct(&self, size: Size) -> Option<ConvShape> {
+        let Self { inputs, outputs, kernel, stride, padding, .. } = *self;
+        let (oh, ow) = self.size(size);
+        let is_large = !self.is_plain() && oh * ow >= LARGE;
+        is_large.then_some(ConvShape { inputs, outputs, kernel, stride, padding, size })
+    }
+
     /// Images whose rows are made at a time.
     fn images_at_a_time(&self, size: Size) -> usize {
         let (h, w) = self.size(size);
@@ -110,6 +125,9 @@ impl Conv {
         let ((oh, ow), columns) = (self.size(size), self.columns());
         let per_image = size.0 * size.1 * self.inputs;
         let y = sized(y, x.len() / per_image * oh * ow * self.outputs);
+        if let Some(shape) = self.direct(size) {
+            return conv(shape, self.weight.of(params), x, y);
+        }
         let ConvScratch { rows, packed, .. } = scratch;
         self.pack(params, packed);
         let weight = Matrix::new(packed, self.outputs, columns).t();
@@ -148,24 +166,34 @@ impl Conv {
         let ((oh, ow), columns, taps) = (self.size(size), self.columns(), self.kernel * self.kernel);
         let per_image = size.0 * size.1 * self.inputs;
         let ConvScratch { rows, drows, packed, dpacked } = scratch;
-        self.pack(params, packed);
-        sized(dpacked, packed.len()).fill(0.0);
         if let Some(dx) = dx.as_deref_mut() {
             sized(dx, x.len());
         }
+        let direct = self.direct(size);
+        if let Some(shape) = direct {
+            conv_weight_gradient(shape, x, dy, self.weight.of_mut(grads));
+            let Some(dx) = dx.as_deref_mut() else { return };
+            if self.stride == 1 && self.padding < self.kernel {
+                return conv_input_gradient(shape, self.weight.of(params), dy, dx);
+            }
+        }
+        self.pack(params, packed);
+        sized(dpacked, packed.len()).fill(0.0);
         let images = self.images_at_a_time(size);
         let parts = x.chunks(images * per_image).zip(dy.chunks(images * oh * ow * self.outputs));
         for (part, (x, dy)) in parts.enumerate() {
             let n = dy.len() / self.outputs;
-            let rows = if self.is_plain() {
-                x
-            } else {
-                self.fill_rows(x, size, rows);
-                rows.as_slice()
-            };
             let dy = Matrix::new(dy, n, self.outputs);
-            let product = MatrixMut::new(dpacked, self.outputs, columns);
-            gemm(product, 1.0, 1.0, dy.t(), Matrix::new(rows, n, columns), Threads::All);
+            if direct.is_none() {
+                let rows = if self.is_plain() {
+                    x
+                } else {
+                    self.fill_rows(x, size, rows);
+                    rows.as_slice()
+                };
+                let product = MatrixMut::new(dpacked, self.outputs, columns);
+                gemm(product, 1.0, 1.0, dy.t(), Matrix::new(rows, n, columns), Threads::All);
+            }
             let Some(dx) = dx.as_deref_mut() else { continue };
             let dx = &mut dx[part * images * per_image..][..x.len()];
             let weight = Matrix::new(packed, self.outputs, columns);

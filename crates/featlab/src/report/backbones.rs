@@ -61,6 +61,11 @@ pub(super) fn chart(study: &Study) -> Option<Chart> {
         };
         backbones(&rows).into_iter().enumerate().map(of).collect()
     };
+    let ends_as_it_is = reductions(study).into_iter().any(|reduction| {
+        let last =
+            |backbone: &str| curve(&rows, backbone, reduction).last().map(|row| row.method == BASELINE);
+        backbones(&rows).iter().any(|(backbone, _)| last(backbone) == Some(true))
+    });
     let panels = reductions(study).into_iter().map(|(probe, method)| super::chart::Panel {
         title: format!("{probe} probe, {method}"),
         series: series((probe, method)),
@@ -68,9 +73,10 @@ pub(super) fn chart(study: &Study) -> Option<Chart> {
     });
     Some(Chart {
         title: "Mean IoU over target dimension, by backbone".to_owned(),
-        subtitle: "area: 95 % interval over images; bar: ± 1 standard deviation over the probes' seeds; \
-                   the last mark: features as they are"
-            .to_owned(),
+        subtitle: format!(
+            "area: 95 % interval over images; bar: ± 1 standard deviation over the probes' seeds{}",
+            if ends_as_it_is { "; the last mark: features as they are" } else { "" }
+        ),
         y_title: "mIoU in %".to_owned(),
         axis: Axis::dimensions(&distinct(rows.iter().map(|row| row.dim))),
         panels: panels.collect(),
@@ -123,7 +129,7 @@ pub(super) fn survival(study: &Study) -> String {
     let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
     format!(
         "<h3>What survives compression</h3>\n{}<p class=\"caption\">Percent of the mean IoU with all features that is left at k \
-         dimensions. A backbone that has little to lose keeps much of it: read it beside the score itself.</p>\n",
+         dimensions; above 100 where reducing helps. A backbone that has little to lose keeps much of it: read it beside the score itself.</p>\n",
         table(&heads, &[1, 2], lines.into_iter())
     )
 }
@@ -161,6 +167,8 @@ mod tests {
             );
         }
         assert_eq!(sample::unbalanced(&chart.draw()), None);
+        let ends = chart.panels[0].series[0].points.last().unwrap().tooltip.as_deref().unwrap().to_owned();
+        assert_eq!(ends.contains("all features"), chart.subtitle.contains("as they are"), "{ends}");
     }
 
     #[test]

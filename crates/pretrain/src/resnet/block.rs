@@ -1,5 +1,7 @@
 //! A residual block: two or three convolutions, a shortcut, and a rectifier of their sum.
 
+use kernels::simd;
+
 use super::conv_norm::{ConvNorm, ConvNormActivations};
 use crate::conv::{ConvScratch, Size};
 use crate::weights::Weights;
@@ -86,9 +88,12 @@ impl Block {
 
 /// The gradient through a rectifier, in place, from what left it.
 pub(super) fn rectify_backward(d: &mut [f32], out: &[f32]) {
-    d.iter_mut().zip(out).for_each(|(d, &out)| {
-        if out <= 0.0 {
-            *d = 0.0;
-        }
-    });
+    simd(
+        #[inline(always)]
+        || {
+            for (d, &out) in d.iter_mut().zip(out) {
+                *d = if out <= 0.0 { 0.0 } else { *d };
+            }
+        },
+    );
 }
