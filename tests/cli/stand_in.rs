@@ -56,9 +56,9 @@ fn every_study_runs_whole_on_the_stand_in() {
         expect(&mut study(name, &root.join(folder), &out), 0);
         let results = std::fs::read_to_string(out.join("results.csv")).expect("a table of results");
         let rows: Vec<&str> = results.lines().skip(1).collect();
-        // Features as they are, plain and refined; a head for each dimension that is written out, a nested one below full, and two methods at
+        // Features as they are, plain and refined; a head for each dimension that is written out, a nested one for both, and two methods at
         // two dimensions, of which the last is full; two probes each.
-        assert_eq!(rows.len(), 2 * (1 + 2 + 1 + 2 * 2) + 2, "{results}");
+        assert_eq!(rows.len(), 2 * (1 + 2 + 2 + 2 * 2) + 2, "{results}");
         assert!(rows.iter().all(|row| row.starts_with(&format!("{dataset},val,"))), "{results}");
         for method in ["none", "pca", "rp", "stego", "stego-nested"] {
             assert!(rows.iter().any(|row| row.contains(&format!(",{method},"))), "{method}: {results}");
