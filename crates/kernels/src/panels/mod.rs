@@ -28,6 +28,7 @@ pub use linear::{Epilogue, PackedLinear};
 pub use prefetch::prefetch_read;
 pub use products::panel_products;
 pub use rope::panel_rope;
+pub(crate) use tile::vectorized;
 pub use work::one_thread;
 
 use crate::Level;

@@ -47,7 +47,7 @@ macro_rules! vectorized {
         }
     };
 }
-pub(super) use vectorized;
+pub(crate) use vectorized;
 
 /// Steps of the inner index between two requests for numbers ahead.
 const STEPS: usize = 64;
