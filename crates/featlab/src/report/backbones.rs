@@ -1,8 +1,8 @@
 //! Several backbones under the same reductions: whose features survive compression?
 //!
 //! There is something to show where reductions were applied to other backbones as well (`features.compare_methods`). The figure has a
-//! panel per probe and reduction and a series per backbone, which ends in its features as they are; the table says which part of
-//! the score with all features each dimension keeps.
+//! panel per probe and reduction and a series per backbone, which ends in its features as they are where the reduction stops short of
+//! them; the table says which part of the score with all features each dimension keeps.
 
 use super::aggregate::{BASELINE, SummaryRow, distinct, summary};
 use super::chart::{Axis, Chart, Point, Series};
