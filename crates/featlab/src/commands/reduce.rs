@@ -117,7 +117,10 @@ fn head(args: &ReduceArgs, cache: featcache::Cache, context: &Context) -> Result
     let key = crate::records::key_of(&(&config, &features.cache().manifest().cache_id))?;
     let state = args.out.with_extension("state");
     let device = backbone::device(&args.device)?;
-    let (job, set) = (stego::Job { config, state: (&state, &key), device }, stego::CachedTokens(&features));
+    let (job, set) = (
+        stego::Job { config, state: (&state, &key), device },
+        stego::CachedTokens { features: &features, labels: false },
+    );
     Ok(job.run((&set, features.len()), context)?.head)
 }
 

@@ -37,24 +37,28 @@ pub(crate) struct Job<'a> {
     pub(crate) device: Device,
 }
 
-/// Images of a cache as the trainer sees them; the linear probe learns from those whose labels were read.
-pub(crate) struct CachedTokens<'a>(pub(crate) &'a Features);
+/// Images of a cache as the trainer sees them.
+pub(crate) struct CachedTokens<'a> {
+    pub(crate) features: &'a Features,
+    /// Whether the linear probe learns from those whose labels were read; for the head alone it need not.
+    pub(crate) labels: bool,
+}
 
 impl TokenSet for CachedTokens<'_> {
     fn grid(&self) -> (usize, usize) {
-        self.0.cache().layout().grid
+        self.features.cache().layout().grid
     }
 
     fn embed_dim(&self) -> usize {
-        self.0.dim()
+        self.features.dim()
     }
 
     fn tokens(&self, image: usize) -> Result<Cow<'_, [f32]>, FetchError> {
-        Ok(Cow::Owned(self.0.tokens(image).into_raw_vec_and_offset().0))
+        Ok(Cow::Owned(self.features.tokens(image).into_raw_vec_and_offset().0))
     }
 
     fn label(&self, image: usize) -> Option<ArrayView2<'_, u8>> {
-        self.0.label_if_any(image)
+        self.features.label_if_any(image).filter(|_| self.labels)
     }
 }
 

@@ -77,7 +77,7 @@ impl Reducers<'_> {
         let state = path.with_extension("state");
         let device = self.sweep.device.clone();
         let job = stego::Job { config, state: (&state, &id.recipe), device };
-        let set = stego::CachedTokens(features);
+        let set = stego::CachedTokens { features, labels: false };
         Ok(job.run((&set, features.len()), self.context)?.head)
     }
 

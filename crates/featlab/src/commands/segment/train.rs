@@ -107,7 +107,8 @@ fn from_cache(
             let features = Features::load_all(cache.clone(), "training features", context)?;
             let key = key_of(&(&config, &cache.manifest().cache_id, cache.column()))?;
             let labelled = (0..features.len()).any(|i| features.label_if_any(i).is_some());
-            let (state, set) = (args.out.join("training.state"), CachedTokens(&features));
+            let (state, set) =
+                (args.out.join("training.state"), CachedTokens { features: &features, labels: true });
             let device = backbone::device(&args.loading.device)?;
             train::stego(config.clone(), device, (&state, &key), (&set, features.len()), labelled, context)?
         }
