@@ -7,6 +7,7 @@ mod eigen;
 mod error;
 #[cfg(feature = "hnne")]
 mod hnne;
+mod image_moments;
 mod intrinsic;
 mod johnson_lindenstrauss;
 mod linfa_pca;
@@ -29,6 +30,7 @@ pub use affine::{Affine, Projection};
 pub use error::{Error, Result};
 #[cfg(feature = "hnne")]
 pub use hnne::{HNNE_NOTICE, Hnne, HnneFit, HnneParams};
+pub use image_moments::{BLOCK_IMAGES, ImageMoments};
 pub use intrinsic::{IntrinsicDimension, IntrinsicDimensionParams, intrinsic_dimension};
 pub use johnson_lindenstrauss::johnson_lindenstrauss_min_dim;
 pub use map::Map;

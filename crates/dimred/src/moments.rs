@@ -12,6 +12,7 @@ use kernels::{CentredRows, Level, RankOne, SCATTER_UNIT};
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
+use crate::image_moments::word;
 use crate::symmetric::Symmetric;
 use crate::{Error, Result};
 
@@ -174,6 +175,23 @@ impl Moments {
         let term = self.combine(other.count, &other.mean);
         self.scatter.add(&other.scatter);
         self.scatter.for_each_unit(|row, column, sums| add_unit(sums, term.unit(row, column).view()));
+    }
+
+    /// Appends count, mean and scatter: numbers of 64 bits, little-endian.
+    pub(crate) fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend(self.count.to_le_bytes());
+        for x in self.mean.iter().chain(self.scatter.numbers()) {
+            bytes.extend(x.to_le_bytes());
+        }
+    }
+
+    /// Takes moments of width `d` off the front.
+    pub(crate) fn read(d: usize, bytes: &mut &[u8]) -> Result<Self> {
+        let mut moments = Self { count: word(bytes)?, ..Self::new(d) };
+        for x in moments.mean.iter_mut().chain(moments.scatter.numbers_mut()) {
+            *x = f64::from_bits(word(bytes)?);
+        }
+        Ok(moments)
     }
 
     /// Chan's formula for count and mean; returns what is to be added to the sum of the two scatters.

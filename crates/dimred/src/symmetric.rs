@@ -68,6 +68,16 @@ impl Symmetric {
         self.units[unit * UNIT + i % SCATTER_UNIT * SCATTER_UNIT + j % SCATTER_UNIT]
     }
 
+    /// All that is kept, for writing down.
+    pub(crate) fn numbers(&self) -> &[f64] {
+        &self.units
+    }
+
+    /// The same, for reading in.
+    pub(crate) fn numbers_mut(&mut self) -> &mut [f64] {
+        &mut self.units
+    }
+
     /// The diagonal, `[d]`.
     pub(crate) fn diagonal(&self) -> Array1<f64> {
         (0..self.d).map(|i| self.at(i, i)).collect()

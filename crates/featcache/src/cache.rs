@@ -65,7 +65,9 @@ impl Cache {
         }
     }
 
-    pub(crate) fn new(store: Store, manifest: Manifest) -> Self {
+    /// The cache under `store` whose manifest another process has read or written.
+    #[must_use]
+    pub fn new(store: Store, manifest: Manifest) -> Self {
         let columns = Arc::new(Columns::new(&manifest.layout, manifest.key.dtype));
         let found = Arc::new(Found::new(&manifest));
         Self { store, manifest: Arc::new(manifest), columns, found, local_copy: None }

@@ -18,18 +18,8 @@ pub fn convert(
     form: Form,
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Option<Cache>> {
-    let manifest = source.manifest();
-    let shards = &manifest.shards;
-    let options = WriterOptions {
-        shard_rows: shards.first().map(|info| info.samples.len()),
-        form: Some(form),
-        provenance: manifest.provenance.clone(),
-        classes: manifest.classes.clone(),
-        golden: Some(manifest.golden.clone()),
-        ..WriterOptions::default()
-    };
-    let (key, layout) = (manifest.key.clone(), manifest.layout.clone());
-    let writer = match Writer::open(target, key, layout, manifest.samples, options)? {
+    let shards = &source.manifest().shards;
+    let writer = match conversion(source, target, form, false)? {
         Opened::Complete(cache) => return Ok(Some(cache)),
         Opened::Resume(writer) => writer,
     };
@@ -40,22 +30,51 @@ pub fn convert(
         bytes: 0,
     };
     for planned in missing {
-        let info = shards.get(planned.index).filter(|info| info.samples == planned.samples);
-        let Some(info) = info else {
-            return Err(Error::PlanMismatch {
-                location: source.store().display().to_owned(),
-                what: "number of samples per shard",
-                asked: format!("{:?} in shard {}", planned.samples, planned.index),
-                found: "another cut of the same samples".into(),
-            });
-        };
-        let shard = source.read_shard(planned.index, &ReadOptions::default())?;
-        let skipped = shard.skipped().to_vec();
-        writer.write_records(&planned, shard.into_records(), skipped)?;
-        done = Progress { shards: done.shards + 1, bytes: done.bytes + info.bytes, ..done };
+        convert_shard(source, &writer, planned.index)?;
+        let bytes = shards.get(planned.index).map_or(0, |info| info.bytes);
+        done = Progress { shards: done.shards + 1, bytes: done.bytes + bytes, ..done };
         if progress(done).is_break() {
             return Ok(None);
         }
     }
-    writer.commit(manifest.golden.clone()).map(Some)
+    writer.commit(source.manifest().golden.clone()).map(Some)
+}
+
+/// Begins or joins a conversion; `join` as in [`WriterOptions`].
+///
+/// # Errors
+/// As those of [`Writer::open`].
+pub fn conversion(source: &Cache, target: Store, form: Form, join: bool) -> Result<Opened> {
+    let manifest = source.manifest();
+    let options = WriterOptions {
+        shard_rows: manifest.shards.first().map(|info| info.samples.len()),
+        form: Some(form),
+        provenance: manifest.provenance.clone(),
+        classes: manifest.classes.clone(),
+        golden: Some(manifest.golden.clone()),
+        join,
+        ..WriterOptions::default()
+    };
+    Writer::open(target, manifest.key.clone(), manifest.layout.clone(), manifest.samples, options)
+}
+
+/// Converts one shard.
+///
+/// # Errors
+/// [`Error::PlanMismatch`] if the target was cut otherwise, else as those of [`Cache::read_shard`] and [`Writer`].
+pub fn convert_shard(source: &Cache, writer: &Writer, index: usize) -> Result<()> {
+    let planned = writer.planned(index);
+    let info = source.manifest().shards.get(index);
+    if info.is_none_or(|info| info.samples != planned.samples) {
+        return Err(Error::PlanMismatch {
+            location: source.store().display().to_owned(),
+            what: "number of samples per shard",
+            asked: format!("{:?} in shard {index}", planned.samples),
+            found: "another cut of the same samples".into(),
+        });
+    }
+    let shard = source.read_shard(index, &ReadOptions::default())?;
+    let skipped = shard.skipped().to_vec();
+    writer.write_records(&planned, shard.into_records(), skipped)?;
+    Ok(())
 }

@@ -1,9 +1,11 @@
 //! The ways in which a stored file can be wrong.
 
+use serde::{Deserialize, Serialize};
+
 use std::fmt;
 
 /// One thing that is wrong with a cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Damage {
     /// The shard it concerns; `None` for the plan, the manifest or surplus files.
     pub shard: Option<usize>,
@@ -16,7 +18,7 @@ pub struct Damage {
 }
 
 /// Kinds of damage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum DamageKind {
     /// The file is not there.

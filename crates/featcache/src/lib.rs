@@ -43,7 +43,7 @@ mod verify;
 mod writer;
 
 pub use cache::{Cache, ReadOptions};
-pub use convert::convert;
+pub use convert::{conversion, convert, convert_shard};
 pub use damage::{Damage, DamageKind};
 pub use dtype::Dtype;
 pub use error::{Error, Result};
@@ -64,5 +64,5 @@ pub use rows::{Row, Tombstone};
 pub use shard::Shard;
 pub use store::{Object, PutOutcome, Store};
 pub use stream::{Order, Stream, StreamOptions};
-pub use verify::Progress;
-pub use writer::{Opened, Writer, WriterOptions};
+pub use verify::{Progress, ShardCheck};
+pub use writer::{Done, Opened, Writer, WriterOptions, remove};

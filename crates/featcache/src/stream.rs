@@ -4,13 +4,16 @@
 //! what is read ahead, whatever the size of the cache: about `ahead_bytes`, and a window of 128 MiB if shuffled.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::ahead::Ahead;
 use crate::order::Permutation;
-use crate::{Cache, ReadOptions, Record, Result};
+use crate::{Cache, Error, ReadOptions, Record, Result};
 
 /// Read ahead, unless the caller says how much.
 const AHEAD_BYTES: usize = 128 << 20;
+/// Rows of a part that are read together.
+const PIECE_ROWS: usize = 8;
 /// Requests at a time to a store that is far away: enough to hide its latency.
 const REMOTE_THREADS: usize = 8;
 
@@ -41,6 +44,8 @@ pub struct StreamOptions {
     pub threads: usize,
     /// Bytes read ahead; 0 takes 128 MiB.
     pub ahead_bytes: usize,
+    /// Only these rows, as they are stored: one process's part of a cache.
+    pub rows: Option<Range<usize>>,
 }
 
 /// An iterator over rows. The first error ends it.
@@ -68,6 +73,9 @@ impl Cache {
         };
         let ahead = if options.ahead_bytes == 0 { AHEAD_BYTES } else { options.ahead_bytes };
         let cache = self.clone();
+        if let Some(rows) = &options.rows {
+            return self.part(rows.clone(), selected, verify, (threads, ahead / (PIECE_ROWS * row_bytes)));
+        }
         let (shuffle, pieces) = match options.order {
             Order::Stored => {
                 let shards = &self.manifest().shards;
@@ -94,8 +102,28 @@ impl Cache {
         Ok(Stream { pieces, ready: VecDeque::new(), shuffle, failed: false, rows_left })
     }
 
+    /// Some of the rows, as they are stored.
+    fn part(
+        &self,
+        rows: Range<usize>,
+        selected: Vec<bool>,
+        verify: bool,
+        (threads, ahead): (usize, usize),
+    ) -> Result<Stream> {
+        if rows.start > rows.end || rows.end > self.rows() {
+            let reason = format!("are {rows:?}, the cache has {}", self.rows());
+            return Err(Error::InvalidOption { option: "rows", reason });
+        }
+        let (cache, rows_left) = (self.clone(), rows.len());
+        let pieces = Ahead::new(rows_left.div_ceil(PIECE_ROWS), threads, ahead.max(threads), move |index| {
+            let first = rows.start + index * PIECE_ROWS;
+            cache.block(first..(first + PIECE_ROWS).min(rows.end), &selected, verify)
+        });
+        Ok(Stream { pieces, ready: VecDeque::new(), shuffle: None, failed: false, rows_left })
+    }
+
     /// Consecutive rows, from as many shards as they lie in.
-    fn block(&self, rows: std::ops::Range<usize>, selected: &[bool], verify: bool) -> Result<Vec<Record>> {
+    fn block(&self, rows: Range<usize>, selected: &[bool], verify: bool) -> Result<Vec<Record>> {
         let mut records = Vec::with_capacity(rows.len());
         let mut next = rows.start;
         while next < rows.end {

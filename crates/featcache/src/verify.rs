@@ -5,6 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::cache::Check;
 use crate::damage::{Damage, DamageKind, Flaw};
 use crate::manifest::MANIFEST;
@@ -22,6 +24,15 @@ pub struct Progress {
     pub bytes: u64,
 }
 
+/// What was found in one shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardCheck {
+    /// What is wrong with it, and the particulars.
+    flaws: Vec<(DamageKind, String)>,
+    /// Name and crop of every row, so that doubles in other shards are found.
+    images: Vec<(String, u8)>,
+}
+
 impl Cache {
     /// Everything that is wrong with the cache; empty if nothing is. `progress` is called after each shard.
     ///
@@ -29,17 +40,51 @@ impl Cache {
     /// [`Error::Io`] if the store refuses; damage is no error but the result.
     pub fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<Vec<Damage>> {
         let shards = &self.manifest().shards;
-        let mut damages = self.check_plan()?;
-        let mut seen: HashMap<(String, u8), usize> = HashMap::new();
+        let mut checks = Vec::with_capacity(shards.len());
         let mut bytes = 0;
         for (index, info) in shards.iter().enumerate() {
-            let flaws = match self.load(index, Check::Full)? {
-                Ok(shard) => check_rows(&shard, &mut seen),
-                Err(flaw) => vec![flaw],
-            };
-            damages.extend(flaws.into_iter().map(|flaw| flaw.of(Some(index), &info.file)));
+            checks.push(self.check_shard(index)?);
             bytes += info.bytes;
             progress(Progress { shards: index + 1, total_shards: shards.len(), bytes });
+        }
+        self.verify_checked(&checks)
+    }
+
+    /// Looks at every byte and number of shard `index`: the part of [`Cache::verify`] that many processes can share.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the store refuses, [`Error::InvalidOption`] if there is no such shard.
+    pub fn check_shard(&self, index: usize) -> Result<ShardCheck> {
+        if index >= self.manifest().shards.len() {
+            let reason = format!("is {index}, the cache has {}", self.manifest().shards.len());
+            return Err(Error::InvalidOption { option: "shard", reason });
+        }
+        Ok(match self.load(index, Check::Full)? {
+            Ok(shard) => ShardCheck {
+                flaws: non_finite(&shard).map(|flaw| (flaw.kind, flaw.detail)).into_iter().collect(),
+                images: shard.records().iter().map(|r| (r.image_id().to_owned(), r.crop())).collect(),
+            },
+            Err(flaw) => ShardCheck { flaws: vec![(flaw.kind, flaw.detail)], images: Vec::new() },
+        })
+    }
+
+    /// Everything that is wrong with the cache, given what was found in each of its shards.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the store refuses.
+    pub fn verify_checked(&self, checks: &[ShardCheck]) -> Result<Vec<Damage>> {
+        let mut damages = self.check_plan()?;
+        let mut seen: HashMap<&(String, u8), usize> = HashMap::new();
+        for (index, (check, info)) in checks.iter().zip(&self.manifest().shards).enumerate() {
+            let mut flaws: Vec<Flaw> =
+                check.flaws.iter().map(|(kind, detail)| Flaw::new(*kind, detail.clone())).collect();
+            for image in &check.images {
+                if let Some(other) = seen.insert(image, index) {
+                    let detail = format!("crop {} of image {} is in shard {other}, too", image.1, image.0);
+                    flaws.push(Flaw::new(DamageKind::Duplicate, detail));
+                }
+            }
+            damages.extend(flaws.into_iter().map(|flaw| flaw.of(Some(index), &info.file)));
         }
         damages.extend(self.orphans()?);
         Ok(damages)
@@ -100,20 +145,10 @@ impl Cache {
     }
 }
 
-fn check_rows(shard: &Shard, seen: &mut HashMap<(String, u8), usize>) -> Vec<Flaw> {
-    let mut flaws = Vec::new();
-    if let Some(row) = shard.first_non_finite() {
-        let detail = format!("row {row} (image {}) holds NaN or an infinity", shard.image_id(row));
-        flaws.push(Flaw::new(DamageKind::NonFinite, detail));
-    }
-    for record in shard.records() {
-        let (name, crop) = (record.image_id(), record.crop());
-        if let Some(other) = seen.insert((name.to_owned(), crop), shard.index()) {
-            let detail = format!("crop {crop} of image {name} is in shard {other}, too");
-            flaws.push(Flaw::new(DamageKind::Duplicate, detail));
-        }
-    }
-    flaws
+fn non_finite(shard: &Shard) -> Option<Flaw> {
+    let row = shard.first_non_finite()?;
+    let detail = format!("row {row} (image {}) holds NaN or an infinity", shard.image_id(row));
+    Some(Flaw::new(DamageKind::NonFinite, detail))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::damage::Flaw;
 use crate::encode::{Sums, encode};
@@ -35,6 +36,9 @@ pub struct WriterOptions {
     pub overwrite: bool,
     /// Check a finished cache, and reopen it where it is damaged: what is broken counts as missing then.
     pub repair: bool,
+    /// Look at no shard that is there when opening: for one of many processes that are told which shards are theirs
+    /// ([`Writer::finished`], [`Writer::know`]).
+    pub join: bool,
     /// How values lie in the files; `None` takes what is there, else the default. Asking for another form than what
     /// is there is an error.
     pub form: Option<Form>,
@@ -66,11 +70,13 @@ pub struct Writer {
     done: Mutex<BTreeMap<usize, Done>>,
 }
 
-/// A shard that is there and whole.
-#[derive(Debug, Clone)]
-struct Done {
-    info: ShardInfo,
-    skipped: Vec<Tombstone>,
+/// A shard that is there and whole: what a process that wrote it tells the one that commits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The file.
+    pub info: ShardInfo,
+    /// Its images without rows.
+    pub skipped: Vec<Tombstone>,
 }
 
 impl Writer {
@@ -90,9 +96,10 @@ impl Writer {
         options: WriterOptions,
     ) -> Result<Opened> {
         check_request(&key, &layout, sample_count, &options)?;
-        let WriterOptions { shard_rows, overwrite, repair, form, provenance, classes, golden } = options;
+        let WriterOptions { shard_rows, overwrite, repair, join, form, provenance, classes, golden } =
+            options;
         if overwrite {
-            wipe(&store)?;
+            remove(&store)?;
         }
         let asked = Plan::new(key, layout, sample_count, shard_rows, form.unwrap_or_default(), golden);
         if repair {
@@ -115,7 +122,9 @@ impl Writer {
         let done = Mutex::default();
         let columns = Arc::new(Columns::new(&plan.layout, plan.key.dtype));
         let writer = Self { store, plan: Box::new(plan), columns, provenance, classes, done };
-        writer.look()?;
+        if !join {
+            writer.look()?;
+        }
         Ok(Opened::Resume(writer))
     }
 
@@ -127,6 +136,33 @@ impl Writer {
             .filter(|index| !done.contains_key(index))
             .map(|i| self.plan.shard(i))
             .collect()
+    }
+
+    /// Shard `index` of the plan.
+    #[must_use]
+    pub fn planned(&self, index: usize) -> PlannedShard {
+        self.plan.shard(index)
+    }
+
+    /// Shard `index`, if it is there and whole: as this writer knows, or as a look at it shows.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the store refuses.
+    pub fn finished(&self, index: usize) -> Result<Option<Done>> {
+        let known = self.done.lock().unwrap_or_else(PoisonError::into_inner).get(&index).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let found = self.inspect(index)?.ok();
+        if let Some(done) = &found {
+            self.know(index, done.clone());
+        }
+        Ok(found)
+    }
+
+    /// Believes another process that shard `index` is whole; commits need not look at it then.
+    pub fn know(&self, index: usize, done: Done) {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(index, done);
     }
 
     /// Number of shards in the plan.
@@ -206,6 +242,7 @@ impl Writer {
             PutOutcome::Existed => match self.inspect(index)? {
                 Ok(theirs) => theirs,
                 Err(flaw) => {
+                    self.still_ours()?;
                     tracing::warn!(file, kind = %flaw.kind, detail = flaw.detail, "replacing a damaged shard");
                     self.store.put(&file, bytes)?;
                     ours
@@ -215,6 +252,21 @@ impl Writer {
         let info = done.info.clone();
         self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(index, done);
         Ok(info)
+    }
+
+    /// Refuses to replace a file once the cache was begun anew, with another key or cut, or was committed: a writer may have been
+    /// stopped for long.
+    fn still_ours(&self) -> Result<()> {
+        let there = Plan::read(&self.store)?;
+        if there.is_none_or(|plan| plan != *self.plan) || Manifest::read(&self.store)?.is_some() {
+            return Err(Error::PlanMismatch {
+                location: self.store.display().to_owned(),
+                what: "plan",
+                asked: format!("that of cache {} with {} shards", self.plan.cache_id, self.total_shards()),
+                found: "another one, or a finished cache: it was begun anew meanwhile".into(),
+            });
+        }
+        Ok(())
     }
 
     /// Writes the manifest. Any writer of the cache can, once every shard is there.
@@ -364,7 +416,10 @@ fn agree_on_form(store: &Store, asked: Option<Form>, found: Form) -> Result<()> 
 }
 
 /// Deletes a cache: first the commit, so that no reader sees a half-deleted one as whole; the plan last.
-fn wipe(store: &Store) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Io`] if the store refuses.
+pub fn remove(store: &Store) -> Result<()> {
     store.delete(MANIFEST)?;
     for (file, _) in store.list()? {
         if shard_index(&file).is_some() {

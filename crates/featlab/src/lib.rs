@@ -2,6 +2,8 @@
 
 mod bench;
 pub mod cli;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod commands;
 mod config;
 mod dim;
@@ -35,7 +37,13 @@ struct Context {
     interrupt: Interrupt,
     /// Where shards that are far away are kept.
     local_copy: Option<LocalCopy>,
+    /// The cluster that is to do the work.
+    cluster: Option<String>,
 }
+
+/// What a program without the feature says.
+const NO_CLUSTER: &str =
+    "this featlab was built without clusters; build it with `cargo build --release --features cluster`";
 
 impl Context {
     /// The finished cache at `url`.
@@ -66,7 +74,11 @@ pub fn run(cli: Cli) -> ExitCode {
         kernels::Level::requested().map_err(exit::usage)?;
         let output = Output::new(cli.global.json);
         let local_copy = local_copy(&cli.global)?;
-        let context = Context { output, reporter, interrupt, local_copy };
+        let cluster = cli.global.cluster.clone();
+        if cluster.is_some() {
+            check_cluster(&cli.command)?;
+        }
+        let context = Context { output, reporter, interrupt, local_copy, cluster };
         commands::run(cli.command, &context)
     });
     match outcome {
@@ -76,6 +88,25 @@ pub fn run(cli: Cli) -> ExitCode {
             reporter.error(&exit::one_line(&error));
             exit::code(&error).into()
         }
+    }
+}
+
+/// Whether a command can be done on a cluster, by this program.
+fn check_cluster(command: &cli::Command) -> anyhow::Result<()> {
+    use cli::{CacheCommand as Cache, Command};
+    if !cfg!(feature = "cluster") {
+        return Err(exit::usage(NO_CLUSTER));
+    }
+    match command {
+        Command::Extract(_)
+        | Command::Reduce(_)
+        | Command::Probe(_)
+        | Command::Sweep(_)
+        | Command::Demo(_) => Ok(()),
+        Command::Cache(Cache::Verify(_) | Cache::Convert(_) | Cache::Project(_) | Cache::Gc { .. }) => Ok(()),
+        _ => Err(exit::usage(
+            "--cluster goes with extract, reduce, probe, sweep, demo and cache verify, convert, project, gc",
+        )),
     }
 }
 

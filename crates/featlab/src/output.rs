@@ -32,6 +32,12 @@ impl Output {
         Ok(())
     }
 
+    /// Whether results are JSON.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Whether the text form may use colours.
     pub(crate) fn color(&self) -> bool {
         use std::io::IsTerminal;

@@ -133,6 +133,9 @@ impl Drop for Progress {
 }
 
 fn log_line(what: &str, done: u64, total: u64, unit: &str, elapsed: Duration) -> String {
+    if done == 0 {
+        return format!("{what}: 0/{total} {unit} after {}", duration(elapsed.as_secs_f64()));
+    }
     let rate = done as f64 / elapsed.as_secs_f64().max(1e-9);
     let eta = (total.saturating_sub(done)) as f64 / rate.max(1e-9);
     format!("{what}: {done}/{total} {unit} · {rate:.1} {unit}/s · ETA {}", duration(eta))
@@ -156,6 +159,10 @@ mod tests {
     fn log_lines_tell_rate_and_eta() {
         let line = log_line("extract", 50, 200, "images", Duration::from_secs(10));
         assert_eq!(line, "extract: 50/200 images · 5.0 images/s · ETA 30s");
+        assert_eq!(
+            log_line("extract", 0, 200, "images", Duration::from_secs(10)),
+            "extract: 0/200 images after 10s"
+        );
         assert_eq!(duration(187.0), "3m07s");
         assert_eq!(duration(7500.0), "2h05m");
     }

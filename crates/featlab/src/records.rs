@@ -8,6 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+#[cfg(feature = "cluster")]
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use ndarray::Array2;
 use probe::{BankProbe, ConfusionMatrix};
 use serde::Serialize;
@@ -50,6 +52,15 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     write()
         .inspect_err(|_| drop(fs::remove_file(&temporary)))
         .with_context(|| format!("writing {}", path.display()))
+}
+
+/// A finished run on its way from the process that computed it; files are base64.
+#[cfg(feature = "cluster")]
+#[derive(Debug, Clone, serde::Deserialize, Serialize)]
+pub(crate) struct RunFiles {
+    pub(crate) record: RunRecord,
+    weights: Option<String>,
+    counts: String,
 }
 
 /// The folder `runs/` of one output folder.
@@ -99,6 +110,37 @@ impl Records {
         }
         write_atomically(&self.counts_file(&record.key), &counts_to_bytes(per_image)?)?;
         write_atomically(&self.json(&record.key), &serde_json::to_vec_pretty(record)?)
+    }
+
+    /// The files of a finished run, for another process.
+    ///
+    /// # Errors
+    /// If one of them cannot be read.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn files(&self, key: &str) -> Result<Option<RunFiles>> {
+        let Some(record) = self.get(key) else { return Ok(None) };
+        let read = |path: PathBuf| fs::read(&path).with_context(|| format!("reading {}", path.display()));
+        let weights = self.weights(key);
+        let weights = weights.exists().then(|| read(weights)).transpose()?;
+        Ok(Some(RunFiles {
+            weights: weights.map(|bytes| BASE64.encode(bytes)),
+            counts: BASE64.encode(read(self.counts_file(key))?),
+            record,
+        }))
+    }
+
+    /// Stores a run that another process finished.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn adopt(&self, run: &RunFiles) -> Result<()> {
+        let key = &run.record.key;
+        if let Some(weights) = &run.weights {
+            write_atomically(&self.weights(key), &BASE64.decode(weights)?)?;
+        }
+        write_atomically(&self.counts_file(key), &BASE64.decode(&run.counts)?)?;
+        write_atomically(&self.json(key), &serde_json::to_vec_pretty(&run.record)?)
     }
 
     /// The trained probe of a finished run.

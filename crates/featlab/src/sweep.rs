@@ -8,6 +8,8 @@ mod comparisons;
 mod cost;
 mod geometry;
 mod grid;
+#[cfg(feature = "cluster")]
+mod on_cluster;
 mod plan;
 mod reducers;
 mod study;
@@ -50,6 +52,20 @@ pub(crate) struct Sweep {
     others: Vec<Self>,
     /// Whether this is one of those.
     is_other: bool,
+}
+
+/// What there is to be trained and scored.
+struct Grid<'a> {
+    bench: &'a Bench,
+    /// All cells of the sweep.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(dead_code, reason = "executors know cells by their place among all")
+    )]
+    cells: &'a [Cell],
+    /// Those without a record.
+    pending: &'a [&'a Cell],
+    records: &'a Records,
 }
 
 /// A finished sweep.
@@ -101,12 +117,8 @@ impl Sweep {
         let (train, _) = self.extract(&train_job, context)?;
         let (val, _) = self.extract(&val_job, context)?;
         let pending = bench.pending(&cells, records)?;
-        let mut failures = Vec::new();
-        if !pending.is_empty() {
-            let features = self.load(&train, &val, context)?;
-            let reducers = Reducers { sweep: self, cache: &train, context };
-            failures = self.probes(&bench, &pending, &features, &reducers, records, &mut Vec::new())?;
-        }
+        let grid = Grid { bench: &bench, cells: &cells, pending: &pending, records };
+        let (failures, _) = self.probes(&grid, (&train, &val), &mut Vec::new(), context)?;
         Ok((recorded(&bench, &cells, records)?, failures))
     }
 
@@ -121,28 +133,56 @@ impl Sweep {
         ))
     }
 
-    /// Trains and scores cells on features that have been read; reducers are fitted on the same rows.
+    /// Trains and scores the cells that are pending, here or on a cluster; returns those that failed, and the scored features if
+    /// they were read here.
     fn probes(
         &self,
-        bench: &Bench,
-        pending: &[&Cell],
+        grid: &Grid<'_>,
+        (train, val): (&Cache, &Cache),
+        costs: &mut Vec<StageCost>,
+        context: &Context,
+    ) -> Result<(Vec<FailedCell>, Option<Features>)> {
+        if grid.pending.is_empty() {
+            return Ok((Vec::new(), None));
+        }
+        let reducers = Reducers { sweep: self, cache: train, context };
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = crate::cluster::Cluster::of(context)? {
+            return Ok((self.probes_on(&cluster, grid, &reducers, costs)?, None));
+        }
+        let clock = Clock::start();
+        let loaded = self.load(train, val, context)?;
+        let bytes_read = loaded.0.bytes() + loaded.1.bytes();
+        let detail = format!("{} + {} images, once for all probes", loaded.0.len(), loaded.1.len());
+        costs.push(StageCost { bytes_read, ..clock.stop("read features", detail) });
+        let failures = self.probes_here(grid, &loaded, &reducers, costs)?;
+        Ok((failures, Some(loaded.1)))
+    }
+
+    /// Trains and scores cells on features that have been read; reducers are fitted on the same rows.
+    fn probes_here(
+        &self,
+        grid: &Grid<'_>,
         (train, val): &(Features, Features),
         reducers: &Reducers<'_>,
-        records: &Records,
         costs: &mut Vec<StageCost>,
     ) -> Result<Vec<FailedCell>> {
         let mut moments = None;
         let fit = |id: &ReducerId| reducers.get(id, Some(train), &mut moments);
-        let transform = self.job(&*self.val, false)?.forward.transform;
-        let pictures = |id: &str| crf::picture(&*self.val, &transform, id);
+        let pictures = |id: &str| self.picture(id);
         let inputs = Inputs { train, val, pictures: Some(&pictures) };
-        let failures = bench.run(pending, &inputs, fit, records, costs, reducers.context)?;
+        let failures = grid.bench.run(grid.pending, &inputs, fit, grid.records, costs, reducers.context)?;
         if !self.is_other {
             let clock = Clock::start();
             self.measure(train, &mut moments, reducers.context)?;
             costs.push(clock.stop("measure features", "spectrum, intrinsic dimension".to_owned()));
         }
         Ok(failures)
+    }
+
+    /// The pixels that the network saw of a scored image, `[h, w, 3]`.
+    pub(crate) fn picture(&self, id: &str) -> Result<ndarray::Array3<u8>> {
+        crf::picture(&*self.val, &self.job(&*self.val, false)?.forward.transform, id)
     }
 
     fn job<'a>(&'a self, dataset: &'a dyn Dataset, train: bool) -> Result<extract::Job<'a>> {
@@ -184,13 +224,18 @@ impl Sweep {
         })
     }
 
-    fn store(&self, job: &extract::Job<'_>) -> Result<Store> {
-        let root = match &self.config.how.cache {
+    /// The place that caches are below.
+    fn root(&self) -> String {
+        match &self.config.how.cache {
             Some(root) => root.clone(),
             None => self.out.join("features").to_string_lossy().into_owned(),
-        };
+        }
+    }
+
+    /// The place of the cache of a job.
+    pub(crate) fn store(&self, job: &extract::Job<'_>) -> Result<Store> {
         let name = format!("{}-{}-{}", self.config.dataset.name, job.split, &job.key()?.fingerprint()[..12]);
-        Ok(Store::open(&root)?.join(&name))
+        Ok(Store::open(&self.root())?.join(&name))
     }
 
     /// Width `d` of the features.
@@ -250,16 +295,8 @@ impl Sweep {
         let records = Records::new(&self.out);
         let pending = bench.pending(&cells, &records)?;
         let reducers = Reducers { sweep: self, cache: &train, context };
-        let (mut features, mut failures) = (None, Vec::new());
-        if !pending.is_empty() {
-            let clock = Clock::start();
-            let loaded = self.load(&train, &val, context)?;
-            let bytes_read = loaded.0.bytes() + loaded.1.bytes();
-            let detail = format!("{} + {} images, once for all probes", loaded.0.len(), loaded.1.len());
-            costs.push(StageCost { bytes_read, ..clock.stop("read features", detail) });
-            failures = self.probes(&bench, &pending, &loaded, &reducers, &records, &mut costs)?;
-            features = Some(loaded.1);
-        }
+        let grid = Grid { bench: &bench, cells: &cells, pending: &pending, records: &records };
+        let (mut failures, features) = self.probes(&grid, (&train, &val), &mut costs, context)?;
         let mut runs = recorded(&bench, &cells, &records)?;
         let gallery = gallery::Job {
             out: &self.out,
@@ -345,6 +382,10 @@ impl Sweep {
     }
 
     fn extract(&self, job: &extract::Job<'_>, context: &Context) -> Result<(Cache, usize)> {
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = crate::cluster::Cluster::of(context)? {
+            return self.extract_on(&cluster, job);
+        }
         match job.run(self.store(job)?, context)? {
             extract::Outcome::Complete { cache, computed } => {
                 for tombstone in &cache.manifest().skipped {

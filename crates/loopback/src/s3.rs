@@ -7,6 +7,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
@@ -28,6 +30,8 @@ const SECRET: &str = "loopback-secret";
 #[derive(Debug)]
 pub struct S3 {
     server: Server,
+    /// Milliseconds that every answer waits.
+    delay: Arc<AtomicU64>,
 }
 
 impl S3 {
@@ -49,15 +53,29 @@ impl S3 {
         service.set_auth(SimpleAuth::from_single(KEY, SECRET));
         let service = service.build();
         let turn = Arc::new(Mutex::new(()));
+        let delay = Arc::new(AtomicU64::new(0));
+        let waits = delay.clone();
         let server = Server::start(address, move |socket| {
-            let (service, turn) = (service.clone(), turn.clone());
-            let respond = service_fn(move |request| respond(service.clone(), turn.clone(), request));
+            let (service, turn, waits) = (service.clone(), turn.clone(), waits.clone());
+            let respond = service_fn(move |request| {
+                let wait = tokio::time::sleep(Duration::from_millis(waits.load(Ordering::Relaxed)));
+                let answer = respond(service.clone(), turn.clone(), request);
+                async move {
+                    wait.await;
+                    answer.await
+                }
+            });
             async move {
                 let http = Builder::new(TokioExecutor::new());
                 let _ = http.serve_connection(TokioIo::new(socket), respond).await;
             }
         })?;
-        Ok(Self { server })
+        Ok(Self { server, delay })
+    }
+
+    /// From now on every answer takes so much longer: a store that is far away, or busy.
+    pub fn slow_down(&self, delay: Duration) {
+        self.delay.store(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Where it listens.

@@ -134,12 +134,37 @@ impl Gram {
         let shifted = &self.mean.slice(s![..self.dim]) - &mean.mapv(f64::from);
         let (features, cross) = (self.features(), self.cross());
         let mut scatter = Array2::zeros((k + c, k + c));
-        scatter.slice_mut(s![..k, ..k]).assign(&matrix.t().dot(&features.dot(&matrix)));
-        scatter.slice_mut(s![..k, k..]).assign(&matrix.t().dot(&cross));
-        scatter.slice_mut(s![k.., ..k]).assign(&cross.t().dot(&matrix));
         scatter.slice_mut(s![k.., k..]).assign(&self.targets());
-        let mean = concatenate![Axis(0), shifted.dot(&matrix), self.mean.slice(s![self.dim..])];
+        // Column by column, and every number a dot product of its own: what a matrix product adds up in which order may depend
+        // on its width, and a dimension must not depend on how many are beside it.
+        let columns: Vec<Array1<f64>> =
+            matrix.columns().into_iter().map(|column| column.to_owned()).collect();
+        let cross: Vec<Array1<f64>> = cross.columns().into_iter().map(|column| column.to_owned()).collect();
+        let rows = (0..k).into_par_iter().map(|i| {
+            let through = features.dot(&columns[i]); // [d]
+            let among = columns.iter().map(|other| other.dot(&through));
+            among.chain(cross.iter().map(|target| target.dot(&columns[i]))).collect::<Array1<f64>>()
+        });
+        for (i, row) in rows.collect::<Vec<_>>().into_iter().enumerate() {
+            scatter.row_mut(i).assign(&row);
+            scatter.slice_mut(s![k.., i]).assign(&row.slice(s![k..]));
+        }
+        let shifted = columns.iter().map(|column| column.dot(&shifted)).collect::<Array1<f64>>();
+        let mean = concatenate![Axis(0), shifted, self.mean.slice(s![self.dim..])];
         Ok(Self { dim: k, rows: self.rows, mass: self.mass, mean, scatter })
+    }
+
+    /// The sums of the first `k` features alone.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[must_use]
+    pub fn leading(&self, k: usize) -> Self {
+        assert!(k <= self.dim, "{k} of {} features", self.dim);
+        let kept: Vec<usize> = (0..k).chain(self.dim..self.mean.len()).collect();
+        let mean = self.mean.select(Axis(0), &kept);
+        let scatter = self.scatter.select(Axis(0), &kept).select(Axis(1), &kept);
+        Self { dim: k, rows: self.rows, mass: self.mass, mean, scatter }
     }
 
     /// Mean over the mass of `‖y − scores‖²`, for a probe of the first `k ≤ d` features; NaN without rows.
@@ -316,6 +341,25 @@ pub(crate) mod tests {
         assert!(projected.cross().iter().zip(direct.cross()).all(|(&a, &b)| near(a, b)));
         assert!(projected.mean.iter().zip(&direct.mean).all(|(&a, &b)| near(a, b)));
         assert_eq!(projected.target_scatter(), gram(&rows, &masses).target_scatter());
+    }
+
+    #[test]
+    fn a_dimension_of_a_projection_does_not_depend_on_those_beside_it() {
+        let (rows, masses) = data(60, 40, 3, 5);
+        let gram = gram(&rows, &masses);
+        let (matrix, mean) = (data(40, 13, 1, 6).0, Array1::zeros(40));
+        let wide = gram.project(mean.view(), matrix.view()).unwrap();
+        for k in [1, 3, 6, 8] {
+            let narrow = gram.project(mean.view(), matrix.slice(s![.., ..k])).unwrap();
+            assert_eq!(narrow.features(), wide.features().slice(s![..k, ..k]), "{k} of 13");
+            assert_eq!(narrow.cross(), wide.cross().slice(s![..k, ..]), "{k} of 13");
+            let leading = wide.leading(k);
+            assert_eq!(
+                (narrow.features(), leading.cross().to_owned(), leading.feature_mean().to_owned()),
+                (leading.features(), narrow.cross().to_owned(), narrow.feature_mean().to_owned())
+            );
+            assert_eq!(narrow.feature_mean(), wide.feature_mean().slice(s![..k]), "{k} of 13");
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::stages::sources::Sources;
 use crate::study::{ClassScore, RunRecord, StageCost};
 
 /// Raised when the meaning of a run record changes, so that old ones are computed again.
-const RECORD_VERSION: u32 = 3;
+const RECORD_VERSION: u32 = 4;
 
 /// What identifies a fitted reducer: enough to tell two reductions of one cache apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -84,7 +84,7 @@ pub(crate) struct Inputs<'a> {
 }
 
 /// A cell without a result.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub(crate) struct FailedCell {
     /// The cell in words.
     pub(crate) cell: String,
@@ -271,13 +271,18 @@ impl Bench {
         let record = self.record(cell, &scored, wall_s)?;
         let put = records.put(&record, scored.probe.as_ref(), &scored.per_image);
         put.with_context(|| format!("recording {}", cell.name()))?;
+        self.announce(cell, &record, context);
+        Ok(())
+    }
+
+    /// Says how a cell scored.
+    pub(crate) fn announce(&self, cell: &Cell, record: &RunRecord, context: &Context) {
         context.reporter.say(format!(
             "{:32} mIoU {:5.2} %  accuracy {:5.2} %",
             cell.name(),
             100.0 * record.miou,
             100.0 * record.accuracy,
         ));
-        Ok(())
     }
 
     /// Number of classes `c`.

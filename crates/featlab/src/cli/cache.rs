@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
 
 use super::{FeatureArgs, LoadingArgs};
 
@@ -102,7 +103,7 @@ pub struct RepairArgs {
 }
 
 /// `featlab cache convert`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(after_help = "\
 Examples:
   featlab cache convert features/val --layout arrow --out fast/val       maps into memory, also into NumPy's
@@ -123,7 +124,7 @@ pub struct ConvertArgs {
 }
 
 /// `featlab cache project`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(after_help = "\
 Examples:
   featlab reduce pca --cache features/train --out pca.safetensors

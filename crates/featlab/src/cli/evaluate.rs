@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use super::LoadingArgs;
 
@@ -98,7 +99,7 @@ pub struct ReduceArgs {
 }
 
 /// `featlab probe`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(after_help = "\
 Examples:
   featlab probe --cache-train features/train --cache-val features/val --out runs/full

@@ -1,9 +1,10 @@
 //! `featlab extract`: which images, through which network, in which form.
 
 use clap::{ArgGroup, Args};
+use serde::{Deserialize, Serialize};
 
 /// How a backbone is loaded.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct LoadingArgs {
     /// Attention heads of the backbone, where the checkpoint does not tell
     #[arg(long)]
@@ -17,7 +18,7 @@ pub struct LoadingArgs {
 }
 
 /// Everything that changes the numbers, and the device that computes them.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct FeatureArgs {
     /// Data set: scenes, camvid:ROOT, cocostuff27:ROOT (also 15 and 3), cityscapes27:ROOT, potsdam3:ROOT, voc:ROOT, directory:ROOT[?classes=N], classes:ROOT, folder:DIR; ROOT and DIR are paths, or s3://, gs://, az://BUCKET/PREFIX
     #[arg(long)]
@@ -61,7 +62,7 @@ pub struct FeatureArgs {
 }
 
 /// `featlab extract`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 #[command(group = ArgGroup::new("which images").args(["dataset"]).required(true))]
 #[command(group = ArgGroup::new("which network").args(["backbone"]).required(true))]
 #[command(after_help = "\

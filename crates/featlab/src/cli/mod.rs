@@ -3,6 +3,8 @@
 //! What the arguments *mean* (defaults resolved, names looked up) is decided in `commands/` and `config.rs`.
 
 mod cache;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod doctor;
 mod evaluate;
 mod extract;
@@ -16,6 +18,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use cache::{CacheCommand, ConvertArgs, InfoArgs, ProjectArgs, RepairArgs, ScanArgs, VerifyArgs};
+#[cfg(feature = "cluster")]
+pub use cluster::{ClusterCommand, ExecutorArgs, LocalArgs, SchedulerArgs, SqlArgs};
 pub use doctor::DoctorArgs;
 pub use evaluate::{AttentionArgs, ClassifyArgs, Method, ProbeArgs, ReduceArgs};
 pub use extract::{ExtractArgs, FeatureArgs, LoadingArgs};
@@ -67,6 +71,9 @@ pub struct Global {
     /// Largest size of that folder, e.g. 50GB [default: $FEATLAB_LOCAL_COPY_LIMIT, else 20GB]
     #[arg(long, global = true, value_name = "SIZE")]
     pub local_copy_limit: Option<String>,
+    /// Let the cluster with this scheduler do the work, e.g. http://host:50050 (needs the cargo feature cluster)
+    #[arg(long, global = true, value_name = "URL")]
+    pub cluster: Option<String>,
 }
 
 /// The commands.
@@ -97,6 +104,13 @@ pub enum Command {
     /// Train a backbone without labels
     #[command(subcommand)]
     Pretrain(PretrainCommand),
+    /// Start, join or watch a cluster
+    #[cfg(feature = "cluster")]
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Ask caches, results and labels with SQL
+    #[cfg(feature = "cluster")]
+    Sql(SqlArgs),
     /// Show devices, versions and caches, and measure what this machine can do
     Doctor(DoctorArgs),
 }

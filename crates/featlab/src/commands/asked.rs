@@ -39,6 +39,15 @@ impl Asked {
         Ok(Self { args, dataset, backbone, device })
     }
 
+    /// Calls data set and backbone otherwise in what is written down, now that they are open.
+    #[cfg(feature = "cluster")]
+    pub(super) fn call(&mut self, dataset: Option<String>, backbone: Option<String>) {
+        if let Some(name) = &backbone {
+            self.backbone.name.clone_from(name);
+        }
+        (self.args.dataset, self.args.backbone) = (dataset, backbone);
+    }
+
     /// Inputs that are left out because they cannot be listed.
     pub(super) fn problems(&self) -> usize {
         self.dataset.problems().len()

@@ -13,24 +13,75 @@ use crate::stages::extract::{Job, Outcome, Task};
 
 pub(crate) fn run(args: ExtractArgs, context: &Context) -> Result<Status> {
     let started = std::time::Instant::now();
-    let task = task(args.task.as_deref(), context)?;
-    let form = args.layout.as_deref().map(str::parse).transpose().map_err(|e| usage(format!("{e}")))?;
-    let asked = Asked::open(args.features, context)?;
-    let mut job = Job {
-        shard_rows: args.shard_rows,
-        form,
-        task,
-        overwrite: args.overwrite,
-        repair: args.repair,
-        ..asked.job()?
-    };
-    match args.batch {
-        Some(0) => return Err(usage("--batch takes a number of images, got 0")),
-        Some(batch) => job.forward.batch = batch,
-        None => {}
+    #[cfg(feature = "cluster")]
+    if let Some(cluster) = crate::cluster::Cluster::of(context)? {
+        let (out, store) = (args.out.clone(), Store::open(&args.out)?);
+        let written = cluster.write(crate::cluster::WritingJob::extract(args)?, "extract", &store)?;
+        let outcome = Outcome::Complete { cache: written.cache, computed: written.computed };
+        return report(outcome, &out, written.problems, started.elapsed().as_secs_f64(), context);
     }
-    let outcome = job.run(Store::open(&args.out)?, context)?;
-    report(outcome, &args.out, asked.problems(), started.elapsed().as_secs_f64(), context)
+    let task = task(args.task.as_deref(), context)?;
+    let extraction = Extraction::open(args, context)?;
+    let outcome = Job { task, ..extraction.job()? }.run(extraction.store()?, context)?;
+    let seconds = started.elapsed().as_secs_f64();
+    report(outcome, &extraction.args.out, extraction.problems(), seconds, context)
+}
+
+/// The command with its data set and backbone open.
+pub(crate) struct Extraction {
+    args: ExtractArgs,
+    asked: Asked,
+}
+
+impl Extraction {
+    /// Finds the data set and loads the backbone.
+    ///
+    /// # Errors
+    /// If one of them cannot be found or read.
+    pub(crate) fn open(args: ExtractArgs, context: &Context) -> Result<Self> {
+        Ok(Self { asked: Asked::open(args.features.clone(), context)?, args })
+    }
+
+    /// The same, with data set and backbone called in the manifest as a user called them.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn said(mut self, (dataset, backbone): (Option<String>, Option<String>)) -> Self {
+        self.asked.call(dataset, backbone);
+        self
+    }
+
+    /// What is to be computed.
+    ///
+    /// # Errors
+    /// If an option cannot be.
+    pub(crate) fn job(&self) -> Result<Job<'_>> {
+        let args = &self.args;
+        let mut job = Job {
+            shard_rows: args.shard_rows,
+            form: args.layout.as_deref().map(str::parse).transpose().map_err(|e| usage(format!("{e}")))?,
+            overwrite: args.overwrite,
+            repair: args.repair,
+            ..self.asked.job()?
+        };
+        match args.batch {
+            Some(0) => return Err(usage("--batch takes a number of images, got 0")),
+            Some(batch) => job.forward.batch = batch,
+            None => {}
+        }
+        Ok(job)
+    }
+
+    /// Where it goes.
+    ///
+    /// # Errors
+    /// If there is no such store.
+    pub(crate) fn store(&self) -> Result<Store> {
+        Ok(Store::open(&self.args.out)?)
+    }
+
+    /// Inputs that are left out because they cannot be listed.
+    pub(crate) fn problems(&self) -> usize {
+        self.asked.problems()
+    }
 }
 
 /// Prints what was done.

@@ -4,6 +4,8 @@ mod asked;
 mod attention;
 mod cache;
 mod classify;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod demo;
 mod doctor;
 mod extract;
@@ -12,9 +14,14 @@ mod probe;
 mod reduce;
 mod report;
 mod segment;
+#[cfg(feature = "cluster")]
+mod sql;
 mod sweep;
 
 use anyhow::Result;
+
+#[cfg(feature = "cluster")]
+pub(crate) use {cache::gc::garbage, cache::project as projection, extract::Extraction, probe::ProbeStudy};
 
 use crate::Context;
 use crate::cli::Command;
@@ -34,6 +41,10 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Status> {
         Command::Sweep(args) => sweep::run(args, context),
         Command::Report(args) => report::run(args, context),
         Command::Pretrain(command) => pretrain::run(command, context),
+        #[cfg(feature = "cluster")]
+        Command::Cluster(command) => cluster::run(command, context),
+        #[cfg(feature = "cluster")]
+        Command::Sql(args) => sql::run(args, context),
         Command::Doctor(args) => doctor::run(&args, context),
     }
 }

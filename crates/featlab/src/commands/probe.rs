@@ -5,7 +5,7 @@ use dimred::Reducer;
 use featcache::Cache;
 
 use crate::Context;
-use crate::bench::{Bench, Cell, Inputs, ReducerId, publish};
+use crate::bench::{Bench, Cell, FailedCell, Inputs, ReducerId, publish};
 use crate::cli::ProbeArgs;
 use crate::config::{Protocol, check_schedule};
 use crate::dim::Dim;
@@ -20,16 +20,18 @@ use crate::sweep::Finished;
 pub(crate) fn run(args: ProbeArgs, context: &Context) -> Result<Status> {
     check_local(&args.out)?;
     check_schedule(args.steps, args.batch_size, args.learning_rate)?;
-    let open = |url: &str| Ok::<_, anyhow::Error>(context.cache(url)?.with_column(&args.column)?);
-    let (train, val) = (open(&args.cache_train)?, open(&args.cache_val)?);
+    let (train, val) = caches(&args, context)?;
     let (id, reducer) = reducer(&args, &train)?;
     let bench = bench(&args, &train, &val)?;
-    let cells = cells(&args, &id, &reducer)?;
+    let cells = cells(&args, &id, reducer.max_dim())?;
     let records = Records::new(&args.out);
     let pending = bench.pending(&cells, &records)?;
     let (mut failures, mut costs) = (Vec::new(), Vec::new());
     if pending.is_empty() {
         context.reporter.say(format!("nothing to compute: {} probes are there", cells.len()));
+    } else if context.cluster.is_some() {
+        let study = (&bench, cells.as_slice(), pending.as_slice());
+        failures = on_cluster(&args, study, reducer.max_dim(), &records, context)?;
     } else {
         let train = Features::load(train.clone(), "training features", context)?;
         let val = Features::load(val.clone(), "validation features", context)?;
@@ -61,6 +63,66 @@ pub(crate) fn run(args: ProbeArgs, context: &Context) -> Result<Status> {
     };
     let report = publish(&study, &args.out)?;
     crate::commands::sweep::print(&Finished { study, report, status: Status::Done, failures }, context)
+}
+
+/// The two caches, with the column that counts.
+fn caches(args: &ProbeArgs, context: &Context) -> Result<(Cache, Cache)> {
+    let open = |url: &str| Ok::<_, anyhow::Error>(context.cache(url)?.with_column(&args.column)?);
+    Ok((open(&args.cache_train)?, open(&args.cache_val)?))
+}
+
+#[cfg(not(feature = "cluster"))]
+fn on_cluster(
+    _: &ProbeArgs,
+    _: (&Bench, &[Cell], &[&Cell]),
+    _: usize,
+    _: &Records,
+    _: &Context,
+) -> Result<Vec<FailedCell>> {
+    Err(usage(crate::NO_CLUSTER))
+}
+
+/// Trains and scores cells on the cluster. The reducer file goes along.
+#[cfg(feature = "cluster")]
+fn on_cluster(
+    args: &ProbeArgs,
+    (bench, all, pending): (&Bench, &[Cell], &[&Cell]),
+    max_dim: usize,
+    records: &Records,
+    context: &Context,
+) -> Result<Vec<FailedCell>> {
+    let cluster = crate::cluster::Cluster::of(context)?.context("no cluster was named")?;
+    let file = args.reducer.as_deref().map(std::fs::read).transpose().context("reading the reducer")?;
+    let of = crate::cluster::CellsOf::probe(args, &pending[0].reducer, max_dim);
+    let cells = crate::cluster::Cells { of, bench, all, pending };
+    cluster.cells(&cells, |_, _| Ok(file.clone()), records)
+}
+
+/// The study of such a command on an executor, whose driver has the reducer.
+#[cfg(feature = "cluster")]
+pub(crate) struct ProbeStudy {
+    pub(crate) train: Cache,
+    pub(crate) val: Cache,
+    pub(crate) bench: Bench,
+    pub(crate) cells: Vec<Cell>,
+}
+
+#[cfg(feature = "cluster")]
+impl ProbeStudy {
+    /// * `id`, `max_dim`: of the reducer.
+    ///
+    /// # Errors
+    /// If a cache cannot be opened, or an option cannot be.
+    pub(crate) fn of_executor(
+        args: &ProbeArgs,
+        id: &ReducerId,
+        max_dim: usize,
+        context: &Context,
+    ) -> Result<Self> {
+        let (train, val) = caches(args, context)?;
+        let bench = bench(args, &train, &val)?;
+        Ok(Self { cells: cells(args, id, max_dim)?, train, val, bench })
+    }
 }
 
 /// The reducer of `--reducer`, known by the hash of its file; or the identity.
@@ -130,14 +192,15 @@ fn closed_form(args: &ProbeArgs) -> Result<ClosedForm> {
     Ok(closed)
 }
 
-fn cells(args: &ProbeArgs, id: &ReducerId, reducer: &Reducer) -> Result<Vec<Cell>> {
+/// * `max_dim`: of the reducer.
+fn cells(args: &ProbeArgs, id: &ReducerId, max_dim: usize) -> Result<Vec<Cell>> {
     let kinds = args.probe.iter().map(|word| Kind::parse(word)).collect::<Result<Vec<_>>>()?;
     let mut cells = Vec::new();
     for word in &args.dims {
         let dim: Dim = word.parse().map_err(|e: String| usage(format!("--dims: {e}")))?;
-        let dim = dim.resolve(reducer.max_dim());
-        if dim > reducer.max_dim() {
-            return Err(usage(format!("--dims {dim}: the reducer has {} components", reducer.max_dim())));
+        let dim = dim.resolve(max_dim);
+        if dim > max_dim {
+            return Err(usage(format!("--dims {dim}: the reducer has {max_dim} components")));
         }
         for &seed in &args.seeds {
             for &probe in &kinds {

@@ -30,13 +30,22 @@ pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
     if args.whiten && !matches!(args.method, Method::Pca) {
         return Err(usage("--whiten divides principal components: it goes with pca only".to_owned()));
     }
+    if context.cluster.is_some() && !matches!(args.method, Method::Pca | Method::Rp | Method::RpSparse) {
+        return Err(usage(
+            "--cluster is for pca, rp and rp-sparse; other reducers are fitted on one machine",
+        ));
+    }
     let scaler = args.scaler.parse().map_err(|e| usage(format!("{e}")))?;
     let job = |method: &str| Job { method: method.to_owned(), scaler, seed: args.seed, max_dim };
     let mut sampled = None;
+    let linear = |method: &str| -> Result<Reducer> {
+        let job = job(method);
+        job.fit(&cache, &mut shared_moments(&job, &cache, context)?, context)
+    };
     let reducer = match args.method {
-        Method::Pca => job("pca").fit(&cache, &mut None, context)?,
-        Method::Rp => job("rp").fit(&cache, &mut None, context)?,
-        Method::RpSparse => job("rp-sparse").fit(&cache, &mut None, context)?,
+        Method::Pca => linear("pca")?,
+        Method::Rp => linear("rp")?,
+        Method::RpSparse => linear("rp-sparse")?,
         Method::Umap => {
             let (n_neighbors, min_dist, n_epochs) = (args.n_neighbors, args.min_dist, args.epochs);
             let method = LayoutMethod::Umap { n_neighbors, min_dist, n_epochs };
@@ -92,6 +101,16 @@ pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
         lines.join("\n")
     })?;
     Ok(Status::Done)
+}
+
+/// The moments that a fit needs, if a cluster finds them.
+fn shared_moments(job: &Job, cache: &featcache::Cache, context: &Context) -> Result<Option<dimred::Moments>> {
+    #[cfg(feature = "cluster")]
+    if let Some(cluster) = crate::cluster::Cluster::of(context)? {
+        return job.needs_moments().then(|| cluster.moments(cache)).transpose();
+    }
+    let _ = (job, cache, context);
+    Ok(None)
 }
 
 /// A trained head as asked for.

@@ -4,7 +4,7 @@
 //! trained on them comes from here: moments from all rows, probes from those with a label, through [`Sources`](super::sources::Sources).
 
 use anyhow::{Context as _, Result};
-use dimred::Moments;
+use dimred::{ImageMoments, Moments};
 use featcache::{Cache, ReadOptions, Record, StreamOptions};
 use ndarray::{Array2, ArrayView2};
 
@@ -110,7 +110,7 @@ impl Features {
     /// # Errors
     /// If a token is not finite; interruption.
     pub(crate) fn moments(&self, context: &Context) -> Result<Moments> {
-        let mut moments = Moments::new(self.dim());
+        let mut moments = ImageMoments::new(self.dim());
         let progress = context.reporter.start("moments", self.rows.len() as u64, "images");
         for record in &self.rows {
             context.interrupt.check()?;
@@ -118,7 +118,7 @@ impl Features {
             moments.add(record.tokens_f32().view()).with_context(image)?;
             progress.tick(1);
         }
-        Ok(moments)
+        Ok(moments.finish())
     }
 }
 

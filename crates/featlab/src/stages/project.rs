@@ -44,16 +44,8 @@ impl Job<'_> {
     /// If there is no such map, or one that depends on which rows it is given together; if something else is there; if
     /// nothing can be read or written; on interruption (shards that are there stay).
     pub(crate) fn run(&self, target: Store, context: &Context) -> Result<Outcome> {
-        let map = self.reducer.reducer.at(self.dim).map_err(|e| usage(format!("--dims: {e}")))?;
-        if map.is_batch_scaled() {
-            return Err(usage(
-                "this reducer standardises every batch by itself (scaler batch), so that its numbers depend on the batch and \
-                 cannot be stored; fit one with --scaler train, or use it on the fly: featlab probe --reducer",
-            ));
-        }
-        self.keep_the_source(&target)?;
         let place = target.display().to_owned();
-        let writer = match self.open(target)? {
+        let writer = match self.open(target, false)? {
             Opened::Complete(cache) => return Ok(Outcome { cache, computed: 0 }),
             Opened::Resume(writer) => writer,
         };
@@ -67,7 +59,7 @@ impl Job<'_> {
         let images: usize = missing.iter().map(|shard| shard.samples.len()).sum();
         let progress = context.reporter.start("project", images as u64, "images");
         for planned in &missing {
-            self.shard(planned, &map, &writer, context).with_context(|| format!("cache {place}"))?;
+            self.shard(planned, &writer, context).with_context(|| format!("cache {place}"))?;
             progress.tick(planned.samples.len() as u64);
         }
         drop(progress);
@@ -77,7 +69,11 @@ impl Job<'_> {
     }
 
     /// Projects and writes one shard.
-    fn shard(&self, planned: &PlannedShard, map: &Map, writer: &Writer, context: &Context) -> Result<()> {
+    ///
+    /// # Errors
+    /// As [`Job::run`].
+    pub(crate) fn shard(&self, planned: &PlannedShard, writer: &Writer, context: &Context) -> Result<()> {
+        let map = &self.map()?;
         let info = self.source.manifest().shards.get(planned.index);
         if info.is_none_or(|info| info.samples != planned.samples) {
             return Err(integrity(format!(
@@ -99,7 +95,26 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn open(&self, target: Store) -> Result<Opened> {
+    fn map(&self) -> Result<Map> {
+        let map = self.reducer.reducer.at(self.dim).map_err(|e| usage(format!("--dims: {e}")))?;
+        if map.is_batch_scaled() {
+            return Err(usage(
+                "this reducer standardises every batch by itself (scaler batch), so that its numbers depend on the batch and \
+                 cannot be stored; fit one with --scaler train, or use it on the fly: featlab probe --reducer",
+            ));
+        }
+        Ok(map)
+    }
+
+    /// Begins, joins or finds the cache; `join` as in [`WriterOptions`].
+    ///
+    /// # Errors
+    /// As [`Job::run`].
+    pub(crate) fn open(&self, target: Store, join: bool) -> Result<Opened> {
+        self.map()?;
+        if self.overwrite {
+            self.keep_the_source(&target)?;
+        }
         let manifest = self.source.manifest();
         let options = WriterOptions {
             shard_rows: manifest.shards.first().map(|info| info.samples.len()),
@@ -109,6 +124,7 @@ impl Job<'_> {
             provenance: self.provenance(),
             classes: manifest.classes.clone(),
             golden: None,
+            join,
         };
         let place = target.display().to_owned();
         Writer::open(target, self.key(), self.layout(), manifest.samples, options)
@@ -116,9 +132,12 @@ impl Job<'_> {
     }
 
     /// Refuses to overwrite the cache that is read, by whatever name it goes.
-    fn keep_the_source(&self, target: &Store) -> Result<()> {
+    ///
+    /// # Errors
+    /// A usage error if it is that.
+    pub(crate) fn keep_the_source(&self, target: &Store) -> Result<()> {
         let source = &self.source.manifest().key;
-        if self.overwrite && featcache::key_at(target).is_ok_and(|key| key == *source) {
+        if featcache::key_at(target).is_ok_and(|key| key == *source) {
             return Err(usage(format!(
                 "{} holds the features that are to be projected; name another place",
                 target.display()

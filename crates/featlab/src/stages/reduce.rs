@@ -1,12 +1,16 @@
 //! Reduce: a feature cache to a reducer file that serves every target dimension.
 //!
 //! One streaming pass gives mean and covariance; PCA is their eigen-decomposition, a random projection needs them only
-//! for its column scaling. Images enter the sums one by one in cache order, so the fit does not depend on shard size.
+//! for its column scaling. Images enter the sums in cache order, by a tree that depends on their number alone
+//! ([`ImageMoments`]), so the fit depends neither on shard size nor on how many processes share the pass.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use anyhow::{Context as _, Result};
-use dimred::{Identity, Moments, PcaParams, RandomProjectionKind, RandomProjectionParams, Reducer, Scaler};
+use dimred::{
+    Identity, ImageMoments, Moments, PcaParams, RandomProjectionKind, RandomProjectionParams, Reducer, Scaler,
+};
 use featcache::{Cache, ReadOptions, StreamOptions};
 
 use crate::Context;
@@ -107,14 +111,26 @@ pub(crate) fn features_of(file: &[u8]) -> Option<String> {
 
 /// Mean and scatter of all tokens of a cache, in one pass.
 fn stream_moments(cache: &Cache, context: &Context) -> Result<Moments> {
-    let mut moments = Moments::new(cache.layout().dim);
     let progress = context.reporter.start("moments", cache.rows() as u64, "images");
+    Ok(moments_of(cache, 0..cache.rows(), &|| progress.tick(1), context)?.finish())
+}
+
+/// Moments of some rows of a cache. `tick` is called after each.
+pub(crate) fn moments_of(
+    cache: &Cache,
+    rows: Range<usize>,
+    tick: &dyn Fn(),
+    context: &Context,
+) -> Result<ImageMoments> {
+    let mut moments = ImageMoments::new(cache.layout().dim);
     let read = ReadOptions { columns: Some(vec![cache.column().to_owned()]), ..ReadOptions::default() };
-    for record in cache.stream(&StreamOptions { read, ..StreamOptions::default() })? {
+    let all = rows == (0..cache.rows());
+    let options = StreamOptions { read, rows: (!all).then_some(rows), ..StreamOptions::default() };
+    for record in cache.stream(&options)? {
         context.interrupt.check()?;
         let record = record?;
         moments.add(record.tokens_f32().view()).with_context(|| format!("image {}", record.image_id()))?;
-        progress.tick(1);
+        tick();
     }
     Ok(moments)
 }

@@ -37,7 +37,15 @@ impl ReducerFile {
     pub(crate) fn read_for(path: &Path, dim: usize, features: &str) -> Result<Self> {
         let bytes =
             std::fs::read(path).map_err(|e| usage(format!("cannot read reducer {}: {e}", path.display())))?;
-        let reducer = Reducer::from_bytes(&bytes).with_context(|| format!("reducer {}", path.display()))?;
+        Self::of_bytes(&bytes, path, (dim, features))
+    }
+
+    /// The same of a file that was read already; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`ReducerFile::read`].
+    pub(crate) fn of_bytes(bytes: &[u8], path: &Path, (dim, features): (usize, &str)) -> Result<Self> {
+        let reducer = Reducer::from_bytes(bytes).with_context(|| format!("reducer {}", path.display()))?;
         if reducer.input_dim() != dim {
             return Err(integrity(format!(
                 "reducer {} takes {} dimensions, but the features have {dim}",
@@ -45,7 +53,7 @@ impl ReducerFile {
                 reducer.input_dim()
             )));
         }
-        let fitted_on = features_of(&bytes);
+        let fitted_on = features_of(bytes);
         if fitted_on.as_ref().is_some_and(|name| name != features) {
             return Err(integrity(format!(
                 "reducer {} was fitted on features {}, not on {features}",
@@ -53,7 +61,7 @@ impl ReducerFile {
                 fitted_on.unwrap_or_default()
             )));
         }
-        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { reducer, sha256 })
     }
 }

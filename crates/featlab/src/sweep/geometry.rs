@@ -16,7 +16,7 @@ use crate::study::FeatureGeometry;
 const TOKENS: usize = 5000;
 
 impl Sweep {
-    fn geometry_file(&self, cache_id: &str) -> PathBuf {
+    pub(super) fn geometry_file(&self, cache_id: &str) -> PathBuf {
         self.out.join("projections").join(format!("geometry-{cache_id}.json"))
     }
 

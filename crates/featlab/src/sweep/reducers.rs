@@ -24,7 +24,7 @@ pub(super) struct Reducers<'a> {
 }
 
 impl Reducers<'_> {
-    fn path(&self, id: &ReducerId) -> Result<PathBuf> {
+    pub(super) fn path(&self, id: &ReducerId) -> Result<PathBuf> {
         let key = key_of(&(&self.cache.manifest().cache_id, id))?;
         Ok(self.sweep.out.join("projections").join(format!("{}-{key}.safetensors", id.method)))
     }
@@ -57,14 +57,25 @@ impl Reducers<'_> {
         self.sweep.config.reduce.scaler.parse().map_err(|e| usage(format!("{e}")))
     }
 
+    /// Whether one cannot have it from moments: it is trained on features.
+    #[cfg(feature = "cluster")]
+    pub(super) fn is_trained(&self, id: &ReducerId) -> bool {
+        is_stego(&id.method) || self.sweep.config.reduce.layout(&id.method).is_some()
+    }
+
+    /// How a reducer of moments is fitted.
+    pub(super) fn linear(&self, id: &ReducerId) -> Result<reduce::Job> {
+        let max_dim = self.cache.layout().dim;
+        Ok(reduce::Job { method: id.method.clone(), scaler: self.scaler()?, seed: id.seed, max_dim })
+    }
+
     fn fit(
         &self,
         id: &ReducerId,
         features: Option<&Features>,
         moments: &mut Option<Moments>,
     ) -> Result<Reducer> {
-        let max_dim = self.cache.layout().dim;
-        let job = reduce::Job { method: id.method.clone(), scaler: self.scaler()?, seed: id.seed, max_dim };
+        let job = self.linear(id)?;
         if let (true, None, Some(features)) = (job.needs_moments(), &moments, features) {
             *moments = Some(features.moments(self.context)?);
         }

@@ -1,10 +1,10 @@
 //! `featlab cache`: what is stored, whether it is sound, and what can be done with it.
 
 mod convert;
-mod gc;
+pub(crate) mod gc;
 mod info;
 mod ls;
-mod project;
+pub(crate) mod project;
 mod repair;
 mod scan;
 mod verify;

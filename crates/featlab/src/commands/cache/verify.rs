@@ -1,7 +1,7 @@
 //! `featlab cache verify`: whether every byte is what was written, and whether a backbone computes the same.
 
 use anyhow::{Context as _, Result};
-use featcache::{Cache, DamageKind};
+use featcache::{Cache, Damage, DamageKind};
 use serde_json::json;
 
 use super::repair::{forward_of, with_precision_of};
@@ -53,14 +53,7 @@ fn golden(cache: &Cache, forward: &crate::stages::extract::Forward<'_>, context:
 
 fn bytes(url: &str, cache: &Cache, context: &Context) -> Result<Status> {
     let shards = cache.manifest().shards.len();
-    let progress = context.reporter.start("verify", shards as u64, "shards");
-    let mut stopped = Ok(());
-    let damage = cache.verify(&mut |_| {
-        progress.tick(1);
-        stopped = context.interrupt.check();
-    })?;
-    drop(progress);
-    stopped?;
+    let damage = found(cache, context)?;
     let (orphans, damage): (Vec<_>, Vec<_>) =
         damage.into_iter().partition(|one| one.kind == DamageKind::Orphan);
     for one in &orphans {
@@ -79,4 +72,19 @@ fn bytes(url: &str, cache: &Cache, context: &Context) -> Result<Status> {
         n => format!("{url}: {n} problems in {shards} shards; {again}"),
     })?;
     Ok(if damage.is_empty() { Status::Done } else { Status::Damaged })
+}
+
+/// Here, or on the cluster: everything that is wrong.
+fn found(cache: &Cache, context: &Context) -> Result<Vec<Damage>> {
+    #[cfg(feature = "cluster")]
+    if let Some(cluster) = crate::cluster::Cluster::of(context)? {
+        return cluster.verify(cache);
+    }
+    let progress = context.reporter.start("verify", cache.manifest().shards.len() as u64, "shards");
+    let mut stopped = Ok(());
+    let damage = cache.verify(&mut |_| {
+        progress.tick(1);
+        stopped = context.interrupt.check();
+    })?;
+    stopped.map(|()| damage)
 }

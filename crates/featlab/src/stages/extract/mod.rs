@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use dataset::{Dataset, View};
 use featcache::{
-    Cache, Classes, Dtype, FORMAT_VERSION, FeatureKey, Form, Layout, Opened, Reading, Row, Store, Tombstone,
-    Writer, WriterOptions,
+    Cache, Classes, Dtype, FORMAT_VERSION, FeatureKey, Form, GoldenActivation, Layout, Opened, PlannedShard,
+    Reading, Row, Store, Tombstone, Writer, WriterOptions,
 };
 
 use crate::Context;
@@ -173,22 +173,9 @@ impl Job<'_> {
     /// If the cache there has another key, if the backbone does not reproduce the cache's golden activation, if nothing
     /// can be read or written, or on interruption (finished shards stay).
     pub(crate) fn run(&self, store: Store, context: &Context) -> Result<Outcome> {
-        self.check()?;
         let place = store.display().to_owned();
         let golden = self.forward.golden()?;
-        let options = WriterOptions {
-            shard_rows: self.shard_rows,
-            overwrite: self.overwrite,
-            repair: self.repair,
-            form: self.form,
-            provenance: self.provenance(),
-            classes: (self.dataset.classes())
-                .map(|table| Classes { names: table.names.clone(), palette: table.palette.clone() }),
-            golden: Some(golden.clone()),
-        };
-        let opened = Writer::open(store, self.key()?, self.layout()?, self.dataset.len(), options)
-            .with_context(|| format!("opening cache {place}"))?;
-        let writer = match opened {
+        let writer = match self.open(store, &golden, false)? {
             Opened::Complete(cache) => return Ok(Outcome::Complete { cache, computed: 0 }),
             Opened::Resume(writer) => writer,
         };
@@ -203,7 +190,7 @@ impl Job<'_> {
                 writer.total_shards()
             ));
         }
-        pipeline::run(self, &writer, &mine, context).with_context(|| format!("cache {place}"))?;
+        self.shards(&writer, &mine, context).with_context(|| format!("cache {place}"))?;
         match writer.missing().len() {
             0 => {
                 let cache = writer.commit(golden).with_context(|| format!("committing cache {place}"))?;
@@ -211,6 +198,36 @@ impl Job<'_> {
             }
             missing => Ok(Outcome::Waiting { computed: images, missing }),
         }
+    }
+
+    /// Begins, joins or finds the cache under `store`; `join` as in [`WriterOptions`].
+    ///
+    /// # Errors
+    /// As [`Job::run`].
+    pub(crate) fn open(&self, store: Store, golden: &GoldenActivation, join: bool) -> Result<Opened> {
+        self.check()?;
+        let place = store.display().to_owned();
+        let options = WriterOptions {
+            shard_rows: self.shard_rows,
+            overwrite: self.overwrite,
+            repair: self.repair,
+            form: self.form,
+            provenance: self.provenance(),
+            classes: (self.dataset.classes())
+                .map(|table| Classes { names: table.names.clone(), palette: table.palette.clone() }),
+            golden: Some(golden.clone()),
+            join,
+        };
+        Writer::open(store, self.key()?, self.layout()?, self.dataset.len(), options)
+            .with_context(|| format!("opening cache {place}"))
+    }
+
+    /// Computes and writes some shards.
+    ///
+    /// # Errors
+    /// As [`Job::run`].
+    pub(crate) fn shards(&self, writer: &Writer, shards: &[PlannedShard], context: &Context) -> Result<()> {
+        pipeline::run(self, writer, shards, context)
     }
 
     fn provenance(&self) -> BTreeMap<String, String> {

@@ -123,15 +123,15 @@ impl Fit<'_> {
         let (mut of_features, mut fitted) = (None, Vec::new());
         for source in sources {
             let cells: Vec<_> = cells.iter().filter(|(_, _, cell)| cell.source == source).collect();
-            let dims = cells.iter().map(|(_, _, cell)| cell.dim).collect();
-            let params = RidgeParams { lambdas: self.settings.closed_form.ridge_lambdas.clone(), dims };
-            let fits = params.fit(&self.gram(source, &mut of_features)?, Selection::Gcv);
-            for (at, (i, _, cell)) in cells.into_iter().enumerate() {
-                let probe = match &fits {
-                    Ok(fits) => Ok(Trained::Weights(BankProbe::Linear(fits[at].scaled_probe(cell.scale)))),
-                    Err(error) => Err(anyhow!("{error}")),
-                };
-                fitted.push((*i, probe));
+            let gram = self.gram(source, &mut of_features)?;
+            for (i, _, cell) in cells {
+                // Of these dimensions alone: penalties are in units of their mean variance, whoever asks for more.
+                let lambdas = self.settings.closed_form.ridge_lambdas.clone();
+                let fits = RidgeParams { lambdas, dims: vec![cell.dim] }
+                    .fit(&gram.leading(cell.dim), Selection::Gcv);
+                let probe =
+                    fits.map(|fits| Trained::Weights(BankProbe::Linear(fits[0].scaled_probe(cell.scale))));
+                fitted.push((*i, probe.map_err(anyhow::Error::from)));
             }
         }
         Ok(fitted)
