@@ -88,7 +88,7 @@ fn main() {
         Stage {
             name: "moments",
             units: (rows / group).ceil() as usize,
-            seconds: per_row(1, 0.012) * group,
+            seconds: per_row(1, 0.013) * group,
             read_mb: group * row_mb,
             written_mb: 0.0,
             requests: group / 8.0 + 2.0,
@@ -97,7 +97,7 @@ fn main() {
         Stage {
             name: "project to 90",
             units: shards,
-            seconds: per_row(2, 0.006) * shard_rows,
+            seconds: per_row(2, 0.016) * shard_rows,
             read_mb: shard_rows * (row_mb + labels_mb),
             written_mb: shard_rows * (row_mb * 90.0 / dim + labels_mb),
             requests: 6.0,

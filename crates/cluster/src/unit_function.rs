@@ -113,7 +113,10 @@ impl Hand {
         // An executor that fails at once must not take all units from those that would not.
         let in_a_row = match &failure {
             Some(failure) if failure.again => self.failures.fetch_add(1, Ordering::Relaxed),
-            _ => self.failures.swap(0, Ordering::Relaxed).min(0),
+            _ => {
+                self.failures.store(0, Ordering::Relaxed);
+                0
+            }
         };
         if failure.is_some() {
             std::thread::sleep(PAUSE * in_a_row.min(10));

@@ -33,6 +33,28 @@ pub struct ShardCheck {
     images: Vec<(String, u8)>,
 }
 
+impl ShardCheck {
+    fn of(shard: &Shard) -> Self {
+        Self {
+            flaws: non_finite(shard).map(|flaw| (flaw.kind, flaw.detail)).into_iter().collect(),
+            images: shard.records().iter().map(|row| (row.image_id().to_owned(), row.crop())).collect(),
+        }
+    }
+
+    /// What is wrong, given the shards of the images `seen` before.
+    fn flaws<'a>(&'a self, index: usize, seen: &mut HashMap<&'a (String, u8), usize>) -> Vec<Flaw> {
+        let mut flaws: Vec<Flaw> =
+            self.flaws.iter().map(|(kind, detail)| Flaw::new(*kind, detail.clone())).collect();
+        for image in &self.images {
+            if let Some(other) = seen.insert(image, index) {
+                let detail = format!("crop {} of image {} is in shard {other}, too", image.1, image.0);
+                flaws.push(Flaw::new(DamageKind::Duplicate, detail));
+            }
+        }
+        flaws
+    }
+}
+
 impl Cache {
     /// Everything that is wrong with the cache; empty if nothing is. `progress` is called after each shard.
     ///
@@ -60,10 +82,7 @@ impl Cache {
             return Err(Error::InvalidOption { option: "shard", reason });
         }
         Ok(match self.load(index, Check::Full)? {
-            Ok(shard) => ShardCheck {
-                flaws: non_finite(&shard).map(|flaw| (flaw.kind, flaw.detail)).into_iter().collect(),
-                images: shard.records().iter().map(|r| (r.image_id().to_owned(), r.crop())).collect(),
-            },
+            Ok(shard) => ShardCheck::of(&shard),
             Err(flaw) => ShardCheck { flaws: vec![(flaw.kind, flaw.detail)], images: Vec::new() },
         })
     }
@@ -76,15 +95,9 @@ impl Cache {
         let mut damages = self.check_plan()?;
         let mut seen: HashMap<&(String, u8), usize> = HashMap::new();
         for (index, (check, info)) in checks.iter().zip(&self.manifest().shards).enumerate() {
-            let mut flaws: Vec<Flaw> =
-                check.flaws.iter().map(|(kind, detail)| Flaw::new(*kind, detail.clone())).collect();
-            for image in &check.images {
-                if let Some(other) = seen.insert(image, index) {
-                    let detail = format!("crop {} of image {} is in shard {other}, too", image.1, image.0);
-                    flaws.push(Flaw::new(DamageKind::Duplicate, detail));
-                }
-            }
-            damages.extend(flaws.into_iter().map(|flaw| flaw.of(Some(index), &info.file)));
+            damages.extend(
+                check.flaws(index, &mut seen).into_iter().map(|flaw| flaw.of(Some(index), &info.file)),
+            );
         }
         damages.extend(self.orphans()?);
         Ok(damages)
@@ -198,7 +211,8 @@ mod tests {
                 let mut broken = good.clone();
                 broken[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
                 let shard = Shard::decode(&broken.into(), &columns(), form).unwrap();
-                let flaws = check_rows(&shard, &mut HashMap::new());
+                let check = ShardCheck::of(&shard);
+                let flaws = check.flaws(4, &mut HashMap::new());
                 assert_eq!((flaws.len(), flaws[0].kind), (1, DamageKind::NonFinite));
                 assert!(flaws[0].detail.contains("row 8 (image a)"), "{}", flaws[0].detail);
             }
@@ -208,8 +222,10 @@ mod tests {
     #[test]
     fn an_image_in_two_shards_is_found() {
         let shard = Shard::decode(&bytes(Form::Binary).into(), &columns(), Form::Binary).unwrap();
-        let mut seen = HashMap::from([(("a".to_owned(), 3), 1), (("b".to_owned(), 3), 1)]);
-        let flaws = check_rows(&shard, &mut seen);
+        let before = [("a".to_owned(), 3), ("b".to_owned(), 3)];
+        let mut seen = before.iter().map(|image| (image, 1)).collect();
+        let check = ShardCheck::of(&shard);
+        let flaws = check.flaws(4, &mut seen);
         assert_eq!((flaws.len(), flaws[0].kind), (1, DamageKind::Duplicate));
         assert_eq!(flaws[0].detail, "crop 3 of image a is in shard 1, too");
     }

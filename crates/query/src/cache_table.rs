@@ -1,4 +1,5 @@
-//! A cache as a table: a row per image (or crop), one partition per shard, only the columns that a query reads.
+//! A cache as a table: a row per image (or crop), as many partitions as the session works on at a time, each some shards one after the
+//! other, and only the columns that a query reads.
 //!
 //! | column | type |
 //! |---|---|
@@ -163,7 +164,7 @@ impl TableProvider for CacheTable {
 
     async fn scan(
         &self,
-        _: &dyn Session,
+        session: &dyn Session,
         projection: Option<&Vec<usize>>,
         _: &[Expr],
         _: Option<usize>,
@@ -173,13 +174,14 @@ impl TableProvider for CacheTable {
             None => Arc::clone(&self.schema),
         };
         let shards = self.cache.manifest().shards.len();
+        let parts = shards.clamp(1, session.config().target_partitions().max(1));
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
-            Partitioning::UnknownPartitioning(shards.max(1)),
+            Partitioning::UnknownPartitioning(parts),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Ok(Arc::new(CacheScan { table: self.clone(), schema, properties: Arc::new(properties) }))
+        Ok(Arc::new(CacheScan { table: self.clone(), schema, parts, properties: Arc::new(properties) }))
     }
 }
 
@@ -188,6 +190,7 @@ impl TableProvider for CacheTable {
 struct CacheScan {
     table: CacheTable,
     schema: SchemaRef,
+    parts: usize,
     properties: Arc<PlanProperties>,
 }
 
@@ -224,35 +227,42 @@ impl ExecutionPlan for CacheScan {
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let scan = self.clone();
-        // Stores wait for the network with a runtime of their own, so that shards are read on threads without one.
-        let (send, receive) = futures::channel::mpsc::channel(2);
-        let failed =
-            |error: std::io::Error| DataFusionError::Execution(format!("no thread to read with: {error}"));
-        std::thread::Builder::new().spawn(move || scan.read(partition, send)).map_err(failed)?;
-        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), receive)))
+        // Stores wait for the network with a runtime of their own, so that shards are read on a thread without one; it begins when
+        // somebody asks for the first batch.
+        let batches = futures::stream::once(async move {
+            let (send, receive) = futures::channel::mpsc::channel(2);
+            let failed = |error: std::io::Error| {
+                DataFusionError::Execution(format!("no thread to read with: {error}"))
+            };
+            std::thread::Builder::new().spawn(move || scan.read(partition, send)).map_err(failed)?;
+            Ok::<_, DataFusionError>(receive)
+        });
+        let batches = futures::TryStreamExt::try_flatten(batches);
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches)))
     }
 }
 
 impl CacheScan {
-    /// Sends a shard's batches until nobody wants any more.
-    fn read(&self, shard: usize, mut send: futures::channel::mpsc::Sender<Result<RecordBatch>>) {
+    /// Sends the batches of one partition's shards until nobody wants any more.
+    fn read(&self, part: usize, mut send: futures::channel::mpsc::Sender<Result<RecordBatch>>) {
         let cache = &self.table.cache;
-        if shard >= cache.manifest().shards.len() {
-            return;
-        }
         let mut put = |batch| futures::executor::block_on(futures::SinkExt::send(&mut send, batch)).is_ok();
         let options =
             ReadOptions { columns: Some(self.table.stored(&self.schema)), ..ReadOptions::default() };
-        match cache.read_shard(shard, &options) {
-            Ok(read) => {
-                for rows in read.records().chunks(BATCH_ROWS) {
-                    if !put(self.table.batch(&self.schema, rows)) {
-                        return;
-                    }
+        for shard in (part..cache.manifest().shards.len()).step_by(self.parts) {
+            let read = cache.read_shard(shard, &options);
+            let read = read.map_err(|error| DataFusionError::External(Box::new(error)));
+            let sent = match read {
+                Ok(read) => {
+                    read.records().chunks(BATCH_ROWS).all(|rows| put(self.table.batch(&self.schema, rows)))
                 }
-            }
-            Err(error) => {
-                put(Err(DataFusionError::External(Box::new(error))));
+                Err(error) => {
+                    put(Err(error));
+                    false
+                }
+            };
+            if !sent {
+                return;
             }
         }
     }

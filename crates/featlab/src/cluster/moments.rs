@@ -78,7 +78,7 @@ mod tests {
                 assert!(
                     part.start == next
                         && !part.is_empty()
-                        && part.start % (blocks as usize * BLOCK_IMAGES) == 0
+                        && part.start.is_multiple_of(blocks as usize * BLOCK_IMAGES)
                 );
                 next = part.end;
             }

@@ -28,7 +28,7 @@ pub(crate) enum WritingJob {
     /// `featlab extract`.
     Extract {
         /// The command.
-        args: ExtractArgs,
+        args: Box<ExtractArgs>,
         /// Data set and backbone in the user's words, which the manifest keeps.
         said: (Option<String>, Option<String>),
     },
@@ -88,7 +88,7 @@ impl WritingJob {
         args.out = paths::absolute(&args.out);
         args.features.dataset = args.features.dataset.as_deref().map(paths::dataset);
         args.features.backbone = args.features.backbone.as_deref().map(paths::backbone);
-        Ok(Self::Extract { args, said })
+        Ok(Self::Extract { args: Box::new(args), said })
     }
 
     /// A projection; the reducer file goes along.
@@ -167,7 +167,7 @@ impl Opening {
     pub(super) fn new(job: &WritingJob, context: &Context) -> Result<Self> {
         let source = match job {
             WritingJob::Extract { args, said } => {
-                Source::Extract(Box::new(Extraction::open(args.clone(), context)?.said(said.clone())))
+                Source::Extract(Box::new(Extraction::open((**args).clone(), context)?.said(said.clone())))
             }
             WritingJob::Sweep { config, train } => {
                 Source::Sweep(Box::new(Sweep::of_executor(config, super::scratch("sweep"))?), *train)

@@ -25,7 +25,8 @@ impl Sweep {
     /// The file with all that was set, and places that executors understand.
     fn for_executors(&self) -> Result<String> {
         let mut config = self.config.clone();
-        config.dataset.root = config.dataset.root.as_deref().map(paths::absolute);
+        let root = config.dataset.root.as_deref();
+        config.dataset.root = root.map(|root| paths::root_of(&config.dataset.name, root));
         config.features.backbone = paths::backbone(&config.features.backbone);
         config.features.compare = Vec::new();
         config.how.cache = Some(paths::absolute(&self.root()));

@@ -94,7 +94,12 @@ fn count(label: &[Option<u8>], class: i64) -> i64 {
 fn patches(label: &[Option<u8>], gh: i64, gw: i64) -> Result<Vec<Option<u8>>> {
     let side = label.len().isqrt();
     let (gh, gw) = (usize::try_from(gh).unwrap_or(0), usize::try_from(gw).unwrap_or(0));
-    if side * side != label.len() || gh == 0 || gw == 0 || side % gh != 0 || side % gw != 0 {
+    if side * side != label.len()
+        || gh == 0
+        || gw == 0
+        || !side.is_multiple_of(gh)
+        || !side.is_multiple_of(gw)
+    {
         return exec_err!("a label map of {} pixels does not divide into {gh} × {gw} patches", label.len());
     }
     let (h, w) = (side / gh, side / gw);
