@@ -58,7 +58,7 @@ impl Cluster {
 
     pub(crate) fn start_scheduler(&mut self) {
         let mut command = self.featlab();
-        command.args(["cluster", "scheduler", "--executor-timeout", "6", "--bind", &self.address]);
+        command.args(["cluster", "scheduler", "--executor-timeout", "8", "--bind", &self.address]);
         self.scheduler = Some(spawn(&mut command, &self.scratch.path("scheduler.log")));
         let deadline = Instant::now() + PATIENCE;
         while std::net::TcpStream::connect(&self.address).is_err() {
