@@ -10,6 +10,7 @@
 
 use ndarray::ArrayView2;
 
+use crate::moments::{damaged, word};
 use crate::{Error, Moments, Result};
 
 /// Images of a block.
@@ -125,17 +126,6 @@ impl ImageMoments {
         }
         Ok(Self { dim, open, images, nodes })
     }
-}
-
-pub(crate) fn damaged() -> Error {
-    Error::Format("these bytes are no moments".into())
-}
-
-/// Takes a number off the front.
-pub(crate) fn word(bytes: &mut &[u8]) -> Result<u64> {
-    let (first, rest) = bytes.split_first_chunk::<8>().ok_or_else(damaged)?;
-    *bytes = rest;
-    Ok(u64::from_le_bytes(*first))
 }
 
 #[cfg(test)]
