@@ -239,12 +239,13 @@ impl<S: Simd> Cells<'_, S> {
             let (from, to) = (mul_add(simd, left, below, a), mul_add(simd, edge, below, b));
             let slope = simd.sub_f32s(to, from);
             let twist = simd.sub_f32s(edge, left);
-            self.progress[class] = [
-                exp2(simd, mul_add(simd, slope, right, from)),
-                exp2(simd, simd.mul_f32s(slope, across)),
-                exp2(simd, simd.mul_f32s(mul_add(simd, twist, right, left), down)),
-                exp2(simd, simd.mul_f32s(simd.mul_f32s(twist, across), down)),
+            let first = [
+                mul_add(simd, slope, right, from),
+                simd.mul_f32s(slope, across),
+                simd.mul_f32s(mul_add(simd, twist, right, left), down),
+                simd.mul_f32s(simd.mul_f32s(twist, across), down),
             ];
+            self.progress[class] = exp2(simd, first);
         }
         let flags = simd.select_f32s(steep, simd.splat_f32s(1.0), simd.splat_f32s(0.0));
         if simd.reduce_sum_f32s(flags) == 0.0 { Some(top) } else { None }
@@ -289,7 +290,7 @@ impl<S: Simd> Cells<'_, S> {
                     let logit = self.logit(class, below, share(column + j, sx));
                     let log2_e = simd.splat_f32s(std::f32::consts::LOG2_E);
                     let power = simd.mul_f32s(simd.sub_f32s(logit, *top), log2_e);
-                    let power = exp2(simd, power);
+                    let [power] = exp2(simd, [power]);
                     self.powers[class * J + j] = power;
                     sums[j] = simd.add_f32s(sums[j], power);
                 }
@@ -299,9 +300,10 @@ impl<S: Simd> Cells<'_, S> {
         let (mut left, mut right) = ([zero; J], [zero; J]);
         let across = self.spans.across();
         let weights = &self.weights[(y * sx + column) * across + self.start..];
+        let logs = ln(simd, sums);
         for j in 0..J {
             let weight = load::<S>(&weights[j * across..]);
-            let log = simd.add_f32s(ln(simd, sums[j]), tops[j]);
+            let log = simd.add_f32s(logs[j], tops[j]);
             loss = mul_add(simd, weight, log, loss);
             total = simd.add_f32s(total, weight);
             let part = simd.div_f32s(weight, sums[j]);

@@ -10,15 +10,12 @@ use pulp::Simd;
 
 use super::PanelShape;
 use super::math::exp2;
-use super::tile::{vectorized, vectors, vectors_mut};
+use super::tile::{vectors, vectors_mut};
 use super::work::for_each;
 use crate::level::mul_add;
 
 /// Key panels whose weights make a chunk.
 const CHUNK: usize = 8;
-
-/// Rows of a tile: keys, or dimensions of a value.
-const ROWS: usize = 8;
 
 thread_local! {
     /// Queries `[hd, L]`, sums `[hd, L]` and scores `[n, L]` of a task, kept from one to the next.
@@ -80,7 +77,22 @@ struct Run<'a> {
     scratch: &'a mut [f32],
 }
 
-vectorized!(Run => run);
+impl pulp::WithSimd for Run<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // Rows of a tile, keys or dimensions of a value: they divide a panel, and their sums fit the registers.
+        match S::F32_LANES {
+            16 => run::<S, 8, 2, 32>(simd, self),
+            4 => run::<S, 4, 4, 16>(simd, self),
+            _ if std::any::TypeId::of::<S>() == std::any::TypeId::of::<pulp::Scalar256b>() => {
+                run::<S, 2, 2, 16>(simd, self)
+            }
+            _ => run::<S, 4, 2, 16>(simd, self),
+        }
+    }
+}
 
 #[inline(always)]
 fn run<S: Simd, const R: usize, const NV: usize, const L: usize>(simd: S, run: Run<'_>) {
@@ -99,7 +111,7 @@ fn run<S: Simd, const R: usize, const NV: usize, const L: usize>(simd: S, run: R
     for (i, scores) in scores.chunks_exact_mut(L * L).enumerate() {
         let keys = &task.qkv[i * panel_len + part(1)..][..hd * L];
         let valid = shape.tokens_of(i);
-        score_panel::<S, NV, L>(simd, queries, keys, valid, vectors_mut::<S, NV>(scores), &mut top);
+        score_panel::<S, R, NV, L>(simd, queries, keys, valid, vectors_mut::<S, NV>(scores), &mut top);
     }
 
     let sums = vectors_mut::<S, NV>(sums);
@@ -109,15 +121,18 @@ fn run<S: Simd, const R: usize, const NV: usize, const L: usize>(simd: S, run: R
     for (chunk, weights) in scores.chunks_mut(CHUNK * L).enumerate() {
         for row in &mut *weights {
             for v in 0..NV {
-                row[v] = exp2(simd, simd.sub_f32s(row[v], top[v]));
+                row[v] = simd.sub_f32s(row[v], top[v]);
+            }
+            *row = exp2(simd, *row);
+            for v in 0..NV {
                 total[v] = simd.add_f32s(total[v], row[v]);
             }
         }
         let values = &task.qkv[chunk * CHUNK * panel_len..];
         let values = |i: usize| &values[i * panel_len + part(2)..][..hd * L];
-        let whole = hd - hd % ROWS;
-        for (first, sums) in (0..whole).step_by(ROWS).zip(sums.as_chunks_mut::<ROWS>().0) {
-            add_values::<S, ROWS, NV, L>(simd, weights, values, first, sums);
+        let whole = hd - hd % R;
+        for (first, sums) in (0..whole).step_by(R).zip(sums.as_chunks_mut::<R>().0) {
+            add_values::<S, R, NV, L>(simd, weights, values, first, sums);
         }
         for (first, sums) in (whole..hd).zip(sums[whole..].as_chunks_mut::<1>().0) {
             add_values::<S, 1, NV, L>(simd, weights, values, first, sums);
@@ -136,7 +151,7 @@ fn run<S: Simd, const R: usize, const NV: usize, const L: usize>(simd: S, run: R
 ///
 /// * `queries`: `[hd, NV]` vectors; `keys`: `[hd, L]`.
 #[inline(always)]
-fn score_panel<S: Simd, const NV: usize, const L: usize>(
+fn score_panel<S: Simd, const R: usize, const NV: usize, const L: usize>(
     simd: S,
     queries: &[[S::f32s; NV]],
     keys: &[f32],
@@ -145,14 +160,14 @@ fn score_panel<S: Simd, const NV: usize, const L: usize>(
     top: &mut [S::f32s; NV],
 ) {
     let keys = keys.as_chunks::<L>().0;
-    for (tile, scores) in scores.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
-        if tile * ROWS >= valid {
+    for (tile, scores) in scores.as_chunks_mut::<R>().0.iter_mut().enumerate() {
+        if tile * R >= valid {
             break;
         }
-        let mut sums = [[simd.splat_f32s(0.0); NV]; ROWS];
+        let mut sums = [[simd.splat_f32s(0.0); NV]; R];
         for (query, keys) in queries.iter().zip(keys) {
-            let keys = &keys.as_chunks::<ROWS>().0[tile];
-            for r in 0..ROWS {
+            let keys = &keys.as_chunks::<R>().0[tile];
+            for r in 0..R {
                 let key = simd.splat_f32s(keys[r]);
                 for v in 0..NV {
                     sums[r][v] = mul_add(simd, key, query[v], sums[r][v]);
@@ -160,7 +175,7 @@ fn score_panel<S: Simd, const NV: usize, const L: usize>(
             }
         }
         *scores = sums;
-        for score in scores.iter().take(valid - tile * ROWS) {
+        for score in scores.iter().take(valid - tile * R) {
             for v in 0..NV {
                 top[v] = simd.max_f32s(top[v], score[v]);
             }

@@ -277,24 +277,31 @@ fn one_tile<S: Simd, const R: usize, const NV: usize, const USED: usize>(
     let ahead = tile::Ahead { write: &*out, read: around.residual, later: around.next };
     packed::<S, R, NV, USED>(simd, factors, panel, &ahead, &mut sums);
     match around.epilogue {
-        Epilogue::Plain => {
-            for (out, sums) in out.iter_mut().zip(&sums) {
-                out[..USED].copy_from_slice(sums);
-            }
-        }
-        Epilogue::Gelu => {
-            for (out, sums) in out.iter_mut().zip(&sums) {
-                for (out, &sum) in out.iter_mut().zip(sums) {
-                    *out = gelu(simd, sum);
-                }
-            }
-        }
+        Epilogue::Plain => {}
+        Epilogue::Gelu => gelu_tile(simd, &mut sums),
         Epilogue::Add(_) => {
-            for ((out, sums), residual) in out.iter_mut().zip(&sums).zip(around.residual) {
-                for ((out, &sum), &residual) in out.iter_mut().zip(sums).zip(residual) {
-                    *out = simd.add_f32s(sum, residual);
+            for (sums, residual) in sums.iter_mut().zip(around.residual) {
+                for (sum, &residual) in sums.iter_mut().zip(residual) {
+                    *sum = simd.add_f32s(*sum, residual);
                 }
             }
         }
+    }
+    for (out, sums) in out.iter_mut().zip(&sums) {
+        out[..USED].copy_from_slice(sums);
+    }
+}
+
+/// GELU of a whole tile, six vectors at a time.
+#[inline(always)]
+fn gelu_tile<S: Simd, const R: usize, const USED: usize>(simd: S, tile: &mut tile::Tile<S, R, USED>) {
+    let (sixes, rest) = tile.as_chunks_mut::<6>();
+    for [a, b, c, d, e, f] in sixes {
+        for v in 0..USED {
+            [a[v], b[v], c[v], d[v], e[v], f[v]] = gelu(simd, [a[v], b[v], c[v], d[v], e[v], f[v]]);
+        }
+    }
+    for row in rest {
+        *row = gelu(simd, *row);
     }
 }
