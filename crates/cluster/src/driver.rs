@@ -8,6 +8,7 @@
 //! | a report is lost with its executor | that unit is given out again, [`DriverOptions::attempts`] times in all |
 //! | a unit fails in a way that may pass | the same |
 //! | a unit fails for good, or the versions differ | the job ends with that error |
+//! | a task is lost with a cut connection: its executor has nothing in hand ([`pulse`](crate::pulse)) | its round is given out again, the same |
 //! | the engine gives a round up, or a scheduler that was started again has forgotten it | the round is given out again, as often without any progress |
 //! | the scheduler does not answer, or there are no executors | it is waited for, [`DriverOptions::patience`] long |
 //! | the caller wants to stop | what is under way is cancelled |
@@ -86,12 +87,7 @@ impl Driver {
     /// [`Error::Unreachable`], [`Error::Token`], [`Error::Version`].
     pub fn connect(url: &str, options: DriverOptions, wait: Duration) -> Result<Self> {
         let url = address(url);
-        let http = reqwest::Client::builder()
-            .user_agent(user_agent(options.token.as_deref()))
-            .timeout(Duration::from_secs(10))
-            .no_proxy()
-            .build()
-            .map_err(|error| Error::Engine(causes(&error)))?;
+        let http = http_client(options.token.as_deref())?;
         let driver = Self { runtime: runtime()?, http, url, options };
         let status = driver.runtime.block_on(driver.status_within(wait, &|| false))?;
         if status.version != driver.options.version {
@@ -246,6 +242,16 @@ impl Driver {
     }
 }
 
+/// What asks and tells the scheduler besides the engine.
+pub(crate) fn http_client(token: Option<&str>) -> Result<reqwest::Client> {
+    let client = reqwest::Client::builder()
+        .user_agent(user_agent(token))
+        .timeout(Duration::from_secs(10))
+        .no_proxy()
+        .build();
+    client.map_err(|error| Error::Engine(causes(&error)))
+}
+
 /// A runtime for servers and clients.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -260,7 +266,7 @@ pub(crate) async fn until(stop: impl Fn() -> bool) {
 }
 
 /// `host:port`, with or without a scheme, as a URL.
-fn address(url: &str) -> String {
+pub(crate) fn address(url: &str) -> String {
     let rest = url.strip_prefix("df://").or_else(|| url.strip_prefix("http://")).unwrap_or(url);
     format!("http://{}", rest.trim_end_matches('/'))
 }

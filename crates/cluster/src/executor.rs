@@ -23,9 +23,11 @@ use ballista_executor::flight_service::BallistaFlightService;
 use ballista_executor::metrics::LoggingMetricsCollector;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
+use tokio::sync::Semaphore;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
+use crate::pulse;
 use crate::scheduler::LARGEST_MESSAGE;
 use crate::status::unique;
 use crate::token::{Guard, on_endpoints};
@@ -107,13 +109,18 @@ async fn serve(
     );
     let id = unique(&options.name);
     let executor = Arc::new(executor(&options, &id, worker, address, &scratch));
-    let polls = poll_loop(scheduler.clone(), executor, codec, None, None, Default::default());
+    let free = Arc::new(Semaphore::new(options.slots));
+    let polls = poll_loop(scheduler.clone(), executor, codec, None, Some(free.clone()), Default::default());
+    let http = crate::driver::http_client(options.token.as_deref())?;
+    let pulse =
+        pulse::beat(http, crate::driver::address(&options.scheduler), id.clone(), options.slots, free);
     started(address);
     let old = scratch_of_old_jobs(options.scratch.clone());
     let failed = tokio::select! {
         ended = polls => Some(format!("stopped asking for work: {ended:?}")),
         ended = flight => Some(format!("stopped serving results: {ended:?}")),
         () = old => None,
+        () = pulse => None,
         () = crate::driver::until(stop) => None,
     };
     let goodbye = ExecutorStoppedParams { executor_id: id, reason: "it was stopped".into() };

@@ -20,6 +20,7 @@ mod driver;
 mod error;
 mod executor;
 mod plan;
+mod pulse;
 mod report;
 mod round;
 mod scheduler;

@@ -22,7 +22,7 @@ use tonic::{Code, Request};
 
 use crate::driver::{causes, endpoint, until};
 use crate::scheduler::LARGEST_MESSAGE;
-use crate::status::Status;
+use crate::status::{JobStatus, Status};
 use crate::token::on_endpoints;
 use crate::unit_function::Order;
 use crate::{Driver, Error, Report, Result, Watch, plan};
@@ -33,6 +33,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const FETCHES: usize = 16;
 /// Longest that the fetch of a report may take: its executor may be dead, or stopped.
 const FETCH_WITHIN: Duration = Duration::from_secs(60);
+/// How long tasks must have been missed before they are lost: some are just being handed over.
+const MISSED: Duration = Duration::from_secs(5);
 /// Looks after which a scheduler that knows nothing of a round has forgotten it.
 const UNKNOWN: usize = 50;
 
@@ -54,6 +56,25 @@ pub(crate) enum Ended {
     Reports(Vec<Report>, String),
     /// The engine gave it up, or has forgotten it.
     InVain(String),
+}
+
+/// Since when a round has been at the same point, with executors that have nothing in hand.
+struct Still {
+    open: usize,
+    since: Instant,
+}
+
+impl Still {
+    /// Whether nobody will do what it waits for.
+    fn is_lost(&mut self, job: Option<&JobStatus>) -> bool {
+        match job {
+            Some(job) if job.missed > 0 && job.open() == self.open => self.since.elapsed() > MISSED,
+            _ => {
+                *self = Self { open: job.map_or(0, JobStatus::open), since: Instant::now() };
+                false
+            }
+        }
+    }
 }
 
 /// Executors that were seen, and how many of them are gone.
@@ -170,6 +191,7 @@ impl<'a> Course<'a> {
     ) -> Result<std::result::Result<Vec<PartitionLocation>, String>> {
         let mut scheduler = self.scheduler().await?;
         let (mut looked, mut unknown) = (Instant::now(), 0);
+        let mut still = Still { open: units, since: Instant::now() };
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             if self.watch.cancelled() {
@@ -199,6 +221,10 @@ impl<'a> Course<'a> {
                 looked = Instant::now();
                 if let Ok(status) = self.driver.ask_status().await {
                     self.look(&status, id, units)?;
+                    if still.is_lost(status.jobs.iter().find(|job| job.id == id)) {
+                        let _ = scheduler.cancel_job(CancelJobParams { job_id: id.to_owned() }).await;
+                        return Ok(Err("a message between scheduler and executor was lost".into()));
+                    }
                 }
             }
         }
@@ -207,8 +233,7 @@ impl<'a> Course<'a> {
     /// Notes how far a round is, and who is there.
     fn look(&self, status: &Status, id: &str, units: usize) -> Result<()> {
         if let Some(job) = status.jobs.iter().find(|job| job.id == id) {
-            let open = job.waiting + job.running.values().sum::<usize>();
-            self.in_rounds.borrow_mut().insert(id.to_owned(), units.saturating_sub(open));
+            self.in_rounds.borrow_mut().insert(id.to_owned(), units.saturating_sub(job.open()));
             self.watch.progress(self.done(), Some(status));
         }
         let mut executors = self.executors.borrow_mut();

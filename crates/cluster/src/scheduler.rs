@@ -15,6 +15,7 @@ use datafusion::prelude::SessionConfig;
 use tonic::service::RoutesBuilder;
 use tonic::service::interceptor::InterceptedService;
 
+use crate::pulse::Pulses;
 use crate::status::{self, Scheduler, Source};
 use crate::token::{Guard, on_endpoints};
 use crate::unit_function::unit_function;
@@ -58,7 +59,9 @@ pub fn run_scheduler(
             .max_encoding_message_size(LARGEST_MESSAGE);
         let mut routes = RoutesBuilder::default();
         routes.add_service(InterceptedService::new(rpc, guard.clone()));
-        let source = Source { scheduler: Arc::new(server), version: options.version.clone(), guard };
+        let pulses = Pulses::new(guard.clone());
+        let version = options.version.clone();
+        let source = Source { scheduler: Arc::new(server), version, guard, pulses };
         let app = routes.routes().into_axum_router().merge(status::route(source));
         started(address);
         axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())

@@ -6,12 +6,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use ballista_scheduler::scheduler_server::SchedulerServer;
 use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
 use serde::{Deserialize, Serialize};
 
+use crate::pulse::{self, Pulses};
 use crate::token::Guard;
 
 pub(crate) type Scheduler = SchedulerServer<LogicalPlanNode, PhysicalPlanNode>;
@@ -51,6 +52,15 @@ pub struct JobStatus {
     pub waiting: usize,
     /// Units that are worked on, by executor.
     pub running: BTreeMap<String, usize>,
+    /// How many of these are at executors that say they have nothing in hand.
+    pub missed: usize,
+}
+
+impl JobStatus {
+    /// Units that are not done.
+    pub(crate) fn open(&self) -> usize {
+        self.waiting + self.running.values().sum::<usize>()
+    }
 }
 
 /// What stands between an executor's name and what makes it unique.
@@ -72,13 +82,15 @@ pub(crate) struct Source {
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) version: String,
     pub(crate) guard: Guard,
+    pub(crate) pulses: Pulses,
 }
 
 /// The path that is asked for.
 pub(crate) const PATH: &str = "/featlab/status";
 
 pub(crate) fn route(source: Source) -> Router {
-    Router::new().route(PATH, get(answer)).with_state(source)
+    let pulses = Router::new().route(pulse::PATH, post(pulse::hear)).with_state(source.pulses.clone());
+    Router::new().route(PATH, get(answer)).with_state(source).merge(pulses)
 }
 
 async fn answer(State(source): State<Source>, headers: HeaderMap) -> Result<Json<Status>, StatusCode> {
@@ -90,11 +102,12 @@ async fn answer(State(source): State<Source>, headers: HeaderMap) -> Result<Json
     let mut jobs = Vec::new();
     for (id, job) in state.task_manager.get_running_job_cache().iter() {
         let graph = job.execution_graph.read().await;
-        let mut running = BTreeMap::new();
+        let (mut running, mut missed) = (BTreeMap::new(), 0);
         for task in graph.running_tasks() {
             *running.entry(shown(&task.executor_id).to_owned()).or_insert(0) += 1;
+            missed += usize::from(source.pulses.idle(&task.executor_id));
         }
-        jobs.push(JobStatus { id: id.to_string(), waiting: graph.available_tasks(), running });
+        jobs.push(JobStatus { id: id.to_string(), waiting: graph.available_tasks(), running, missed });
     }
     jobs.sort_by(|a, b| a.id.cmp(&b.id));
     let known = state.executor_manager.get_executors_state().await;

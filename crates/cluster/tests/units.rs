@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -19,6 +20,8 @@ use featlab_cluster::{
 #[derive(Debug, Default)]
 struct Squares {
     tries: Mutex<HashMap<u64, u32>>,
+    /// Cuts the line to the scheduler.
+    cut: Arc<AtomicBool>,
 }
 
 impl Worker for Squares {
@@ -33,6 +36,10 @@ impl Worker for Squares {
             "never passes" if unit == 3 => Err(fail(true)),
             "is wrong" if unit == 3 => Err(fail(false)),
             "panics" if unit == 3 => panic!("a bug"),
+            "is cut off" => {
+                self.cut.store(unit == 3 && tries == 1, Ordering::Relaxed);
+                Ok((unit * unit).to_le_bytes().to_vec())
+            }
             "is slow" => {
                 std::thread::sleep(Duration::from_millis(300));
                 Ok(Vec::new())
@@ -58,6 +65,49 @@ impl Watch for Notes {
     }
 
     fn progress(&self, _: usize, _: Option<&Status>) {}
+}
+
+/// A line to a scheduler. When it is to be cut, what the engine's client sends is swallowed for a moment, and its connection closed.
+struct Line {
+    address: SocketAddr,
+    cut: Arc<AtomicBool>,
+}
+
+impl Line {
+    fn to(url: &str) -> Self {
+        let target = url.trim_start_matches("http://").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let line = Self { address: listener.local_addr().unwrap(), cut: Arc::default() };
+        let cut = line.cut.clone();
+        // The process ends before these threads do.
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, server) = (client.unwrap(), TcpStream::connect(&target));
+                let Ok(server) = server else { continue };
+                let (mut back, mut to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut back, &mut to));
+                let cut = cut.clone();
+                std::thread::spawn(move || Self::carry(client, server, &cut));
+            }
+        });
+        line
+    }
+
+    fn carry(mut client: TcpStream, mut server: TcpStream, cut: &AtomicBool) {
+        let (mut bytes, mut is_engine) = ([0; 1 << 16], None);
+        while let Ok(count @ 1..) = client.read(&mut bytes) {
+            let is_engine = *is_engine.get_or_insert(bytes.starts_with(b"PRI * HTTP/2"));
+            if is_engine && cut.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(300));
+                cut.store(false, Ordering::Relaxed);
+                break;
+            }
+            if server.write_all(&bytes[..count]).is_err() {
+                break;
+            }
+        }
+        let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
+    }
 }
 
 /// Servers that stop with it.
@@ -91,14 +141,15 @@ impl Cluster {
         });
         let url = format!("http://{}", there.recv_timeout(Duration::from_secs(20)).unwrap());
         let mut cluster = Self { url, stop, threads: vec![scheduler], scratch };
-        versions.iter().enumerate().for_each(|(i, version)| cluster.executor(i, token, version));
+        let line = Line { address: cluster.url["http://".len()..].parse().unwrap(), cut: Arc::default() };
+        versions.iter().enumerate().for_each(|(i, version)| cluster.executor(i, token, version, &line));
         cluster
     }
 
-    fn executor(&mut self, i: usize, token: Option<&str>, version: &str) {
+    fn executor(&mut self, i: usize, token: Option<&str>, version: &str, line: &Line) {
         let options = ExecutorOptions {
             name: format!("e{i}"),
-            scheduler: self.url.clone(),
+            scheduler: format!("http://{}", line.address),
             patience: Duration::from_secs(20),
             bind: SocketAddr::from(([127, 0, 0, 1], 0)),
             advertise: None,
@@ -109,7 +160,7 @@ impl Cluster {
         };
         let (here, there) = mpsc::channel();
         let until = self.stop.clone();
-        let worker = Arc::new(Squares::default());
+        let worker = Arc::new(Squares { cut: line.cut.clone(), ..Squares::default() });
         self.threads.push(std::thread::spawn(move || {
             run_executor(
                 options,
@@ -196,6 +247,20 @@ fn failures_are_repeated_where_that_may_help_and_reported() {
     assert!(matches!(done, Err(Error::Unit { unit: 3, attempts: 1, .. })) && said.is_empty());
     let (done, _) = run("panics");
     assert!(done.unwrap_err().to_string().contains("a panic: a bug"));
+}
+
+#[test]
+fn a_task_that_is_lost_with_its_connection_is_given_out_again() {
+    let mut cluster = Cluster::start(None, &[]);
+    let line = Line::to(&cluster.url);
+    cluster.executor(0, None, "1", &line);
+    let driver = cluster.driver(None, "1").unwrap();
+    let (units, notes) = ((0..6).collect::<Vec<u64>>(), Notes::default());
+    let reports = Cluster::run(&driver, "is cut off", &units, &notes).unwrap();
+    assert!(reports.iter().all(|(unit, report)| report.payload == (unit * unit).to_le_bytes()));
+    assert_eq!(reports.len(), 6);
+    let said = notes.said.into_inner().unwrap();
+    assert!(said.len() == 1 && said[0].contains("6 units are given out again: a message"), "{said:?}");
 }
 
 #[test]

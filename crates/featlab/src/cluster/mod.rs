@@ -39,7 +39,7 @@ pub(crate) fn version() -> String {
         "portable" => "portable kernels",
         _ => "fused kernels",
     };
-    format!("{} (cluster 1, {kernels})", env!("CARGO_PKG_VERSION"))
+    format!("{} (cluster 2, {kernels})", env!("CARGO_PKG_VERSION"))
 }
 
 /// How often a unit is tried.
