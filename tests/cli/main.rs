@@ -3,6 +3,7 @@
 //! `bad_input` — one clear line and the right exit code; `line` — extract, reduce, probe, sweep, report on small data; `layouts` — reducers of one dimension;
 //! `project` — caches through reducers; `commuted` — predictions against those of upsampled features;
 //! `bank` — weights that depend on nothing but what they should; `kinds` — every probe, method and score of a sweep; `resume` — interruption and what is left of it; `golden_extract` — picture files to Parquet against reference tokens;
+//! `contracts` — what holds for every command: given twice, in other spellings, refused in time;
 //! `stand_in` — the studies' sweeps on drawn data sets; `stores` — caches in a bucket; `precision` — batches and half precision;
 //! `segment` — models, label maps and checkpoints of the original;
 //! `segment_studies` — correspondences, co-occurrence, the CRF study, own pictures without labels;
@@ -16,6 +17,7 @@ mod bank;
 mod cache;
 mod classify;
 mod commuted;
+mod contracts;
 mod fixture;
 mod golden_extract;
 mod kinds;

@@ -87,6 +87,8 @@ fn probes_on_projected_caches_score_as_through_the_reducer() {
         expect(&mut probe(&small[0], &small[1], &at("stored"), &[]), 0);
         let (fly, stored) = (scores(&at("fly")), scores(&at("stored")));
         assert_eq!(fly.len(), 4);
+        let csv = fs::read_to_string(at("stored").join("results.csv")).unwrap();
+        assert!(csv.lines().skip(1).all(|row| row.split(',').nth(4) == Some(name)), "{csv}");
         for (cell, miou) in &fly {
             let off = (miou - stored[cell]).abs();
             println!(

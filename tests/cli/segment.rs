@@ -295,7 +295,7 @@ fn training_from_pictures_with_every_term() {
         "--set",
         "num_neighbors=3",
     ]);
-    let (_, log) = expect(command.arg("--cache-train").arg(&cache).arg("--out").arg(scratch.path("none")), 1);
+    let (_, log) = expect(command.arg("--cache-train").arg(&cache).arg("--out").arg(scratch.path("none")), 2);
     assert!(log.contains("crf_weight needs pictures"), "{log}");
     let (_, log) = expect(segment("train").arg("--out").arg(scratch.path("none")), 2);
     assert!(log.contains("--cache-train"), "{log}");

@@ -37,7 +37,7 @@ impl Vendor {
     pub(crate) fn of_scheme(scheme: &str) -> Option<Self> {
         match scheme {
             "s3" | "s3a" => Some(Self::S3),
-            "gs" => Some(Self::Gcs),
+            "gs" | "gcs" => Some(Self::Gcs),
             "az" | "azure" | "adl" | "abfs" | "abfss" => Some(Self::Azure),
             _ => None,
         }

@@ -120,10 +120,10 @@ impl FeatureKey {
         differences
     }
 
-    /// Views (crops) per image: 5 for the `five` crops, else 1.
+    /// Views (crops) per image: 5 for the `five` and the `random` crops, else 1.
     #[must_use]
     pub fn views(&self) -> usize {
-        if self.crop == "five" { 5 } else { 1 }
+        if matches!(self.crop.as_str(), "five" | "random") { 5 } else { 1 }
     }
 
     /// Refuses keys that could not have made a number.

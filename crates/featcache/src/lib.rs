@@ -54,6 +54,7 @@ pub use key::{Difference, FORMAT_VERSION, FeatureKey, Reading};
 pub use layout::{Classes, Layout};
 pub use leftovers::Leftover;
 pub use local_copy::LocalCopy;
+pub use location::local_path;
 pub use manifest::{FooterInfo, Manifest, ShardInfo};
 pub use order::shuffled;
 pub use plan::PlannedShard;

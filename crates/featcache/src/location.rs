@@ -45,6 +45,17 @@ impl Location {
     }
 }
 
+/// The path that a local place stands for, a plain path or a `file://` URL; `None` for any other place.
+///
+/// # Errors
+/// [`Error::InvalidUrl`] and [`Error::UnsupportedScheme`], which do not repeat secrets.
+pub fn local_path(text: &str) -> Result<Option<PathBuf>> {
+    Ok(match Location::parse(text)? {
+        Location::Local(path) => Some(path),
+        _ => None,
+    })
+}
+
 fn bucket(text: &str, vendor: Vendor, scheme: &str, rest: &str) -> Result<Location> {
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     // abfss://container@account.dfs.core.windows.net is the one form with something before an @.
@@ -58,6 +69,8 @@ fn bucket(text: &str, vendor: Vendor, scheme: &str, rest: &str) -> Result<Locati
         return Err(invalid(text, format!("the bucket is missing; write {scheme}://bucket/prefix")));
     }
     let prefix = Path::from_url_path(path).map_err(|error| invalid(text, error))?;
+    // The store's client knows Google's buckets by one name only.
+    let scheme = if vendor == Vendor::Gcs { "gs" } else { scheme };
     Ok(Location::Bucket { vendor, url: format!("{scheme}://{authority}"), prefix })
 }
 
@@ -132,6 +145,7 @@ mod tests {
             ("s3://bucket/a/b%20c/", Vendor::S3, "s3://bucket", "a/b c"),
             ("S3://bucket", Vendor::S3, "s3://bucket", ""),
             ("gs://bucket/a", Vendor::Gcs, "gs://bucket", "a"),
+            ("gcs://bucket/a", Vendor::Gcs, "gs://bucket", "a"),
             ("az://box/a", Vendor::Azure, "az://box", "a"),
             (&format!("{abfss}/a"), Vendor::Azure, abfss, "a"),
         ] {

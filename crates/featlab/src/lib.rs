@@ -45,6 +45,11 @@ struct Context {
 const NO_CLUSTER: &str =
     "this featlab was built without clusters; build it with `cargo build --release --features cluster`";
 
+/// What to do where h-NNE was not built in.
+#[cfg(not(feature = "hnne"))]
+const NO_HNNE: &str = "hnne is not in this build; build it with `cargo build --release --features hnne` (its authors allow no commercial \
+     use of re-implementations, and this is one)";
+
 impl Context {
     /// The finished cache at `url`.
     fn cache(&self, url: &str) -> anyhow::Result<Cache> {

@@ -33,7 +33,6 @@ impl Output {
     }
 
     /// Whether results are JSON.
-    #[cfg(feature = "cluster")]
     pub(crate) fn is_json(&self) -> bool {
         self.json
     }

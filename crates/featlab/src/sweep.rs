@@ -112,6 +112,8 @@ impl Sweep {
     /// The runs of a backbone that stands beside another one: features, then probes, what is missing of them.
     fn runs(&self, records: &Records, context: &Context) -> Result<(Vec<RunRecord>, Vec<FailedCell>)> {
         let (train_job, val_job) = (self.job(&*self.train, true)?, self.job(&*self.val, false)?);
+        train_job.check()?;
+        val_job.check()?;
         let bench = self.bench(&train_job, &val_job)?;
         let cells = self.cells(bench.full_dim)?;
         let (train, _) = self.extract(&train_job, context)?;

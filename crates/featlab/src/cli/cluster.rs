@@ -97,13 +97,16 @@ Examples:
   featlab sql \"select class, sum(pixels) from (select unnest_labels(label) as class, 1 as pixels from val) group by class\" --table val=features/val
   featlab sql \"select image_id, project(tokens, 'pca.safetensors', 12) as codes from val\" --table val=features/val --out codes.parquet
 
-A table is a cache (image_id, crop, grid_h, grid_w, tokens as a list of numbers, further columns, cls, label as bytes), a Parquet or CSV
+A table is a cache (image_id, crop, grid_h, grid_w, tokens as a list of numbers, further columns, cls, label as a list of classes), a Parquet or CSV
 file, or a folder of such files, on any store. Functions besides DataFusion's:
   project(tokens, file, k)     tokens through the first k dimensions of a reducer
   token(tokens, i)             one token of an image
   cosine(a, b), l2(a), dot(a, b), mean_token(tokens)
+  mean_vector(v)               the mean of vectors in a group
   unnest_tokens(tokens)        a row per token
+  patch_classes(label, grid_h, grid_w)   the class of each token
   unnest_labels(label)         a row per pixel: its class, none for pixels without one
+  class_count(label, c)        labelled pixels of class c
   class_share(label, c)        share of an image's labelled pixels that are of class c")]
 pub struct SqlArgs {
     /// The question

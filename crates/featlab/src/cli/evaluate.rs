@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::LoadingArgs;
 
 /// Kind of reducer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 pub enum Method {
     /// Principal components, from one pass over the cache
     Pca,
@@ -20,13 +20,12 @@ pub enum Method {
     Umap,
     /// A STEGO head trained on the cache, for one dimension, or nested for several
     Stego,
-    /// h-NNE of a sample of the tokens, for one dimension. Its authors allow no commercial use of re-implementations, and this is one
-    #[cfg(feature = "hnne")]
+    /// h-NNE of a sample of the tokens, for one dimension (in builds with the feature hnne). Its authors allow no commercial use of re-implementations, and this is one
     Hnne,
 }
 
 /// `featlab reduce`.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = "\
 Examples:
   featlab reduce pca --cache features/train --out pca.safetensors
@@ -49,7 +48,7 @@ pub struct ReduceArgs {
     #[arg(long, default_value = "tokens")]
     pub column: String,
     /// Reducer file to write (.safetensors)
-    #[arg(long)]
+    #[arg(long, value_parser = super::local_path)]
     pub out: PathBuf,
     /// Most dimensions that are kept [default: all]; of a UMAP, h-NNE or STEGO head the dimension, which must be given
     #[arg(long)]
@@ -115,7 +114,7 @@ pub struct ProbeArgs {
     #[arg(long, default_value = "tokens")]
     pub column: String,
     /// Reducer file; without one the probes see all features
-    #[arg(long)]
+    #[arg(long, value_parser = super::local_path)]
     pub reducer: Option<PathBuf>,
     /// Target dimensions; "full" is the reducer's largest
     #[arg(long, value_delimiter = ',', default_value = "full", requires = "reducer")]
@@ -172,7 +171,7 @@ pub struct ProbeArgs {
     #[arg(long, default_value = "eval")]
     pub hungarian: String,
     /// Folder for run records, tables and the report
-    #[arg(long)]
+    #[arg(long, value_parser = super::local_path)]
     pub out: PathBuf,
 }
 
@@ -227,7 +226,7 @@ pub struct ClassifyArgs {
     #[command(flatten)]
     pub loading: LoadingArgs,
     /// Folder for results.csv, results.json, log.jsonl, the linear probe's weights and the features
-    #[arg(long)]
+    #[arg(long, value_parser = super::local_path)]
     pub out: PathBuf,
     /// Replace the results of other settings under --out
     #[arg(long)]
@@ -264,7 +263,7 @@ pub struct AttentionArgs {
     #[command(flatten)]
     pub loading: LoadingArgs,
     /// Folder for the pictures
-    #[arg(long)]
+    #[arg(long, value_parser = super::local_path)]
     pub out: PathBuf,
     /// Draw again what is there
     #[arg(long)]

@@ -114,3 +114,12 @@ pub enum Command {
     /// Show devices, versions and caches, and measure what this machine can do
     Doctor(DoctorArgs),
 }
+
+/// A path, also as a `file://` URL. What names another store stays as it is: the command says what it can write to.
+fn local_path(text: &str) -> Result<PathBuf, String> {
+    match featcache::local_path(text) {
+        Ok(Some(path)) => Ok(path),
+        Ok(None) | Err(featcache::Error::UnsupportedScheme { .. }) => Ok(PathBuf::from(text)),
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -64,9 +64,9 @@ pub struct PretrainArgs {
     #[arg(long, default_value = "auto")]
     pub device: String,
     /// Folder for checkpoints, metrics and the backbone [default: runs/NAME]
-    #[arg(long)]
+    #[arg(long, value_parser = super::local_path)]
     pub out: Option<PathBuf>,
-    /// Delete what is stored under --out and start again
+    /// Delete what a run stored under --out and start again
     #[arg(long)]
     pub overwrite: bool,
 }

@@ -111,7 +111,7 @@ pub struct SegmentTrainArgs {
     #[arg(long)]
     pub dims: Option<usize>,
     /// Take codes from this reducer instead of training a STEGO head
-    #[arg(long)]
+    #[arg(long, value_parser = super::local_path)]
     pub reducer: Option<PathBuf>,
     /// Setting of the training, as in a sweep file's stego section, e.g. --set max_steps=1000 --set pos_intra_shift=0.5
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -126,7 +126,7 @@ pub struct SegmentTrainArgs {
     #[arg(long, default_value_t = 0)]
     pub extra_clusters: usize,
     /// Folder for the model
-    #[arg(long)]
+    #[arg(long, value_parser = super::local_path)]
     pub out: PathBuf,
     /// Replace the model that is there
     #[arg(long)]
@@ -158,7 +158,7 @@ pub struct SegmentEvalArgs {
     #[arg(long)]
     pub boundary_iou: bool,
     /// Write the model, its clusters named by this evaluation, to this folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = super::local_path)]
     pub save: Option<PathBuf>,
     /// Replace the model in --save
     #[arg(long)]
@@ -188,7 +188,7 @@ pub struct PredictArgs {
     #[arg(long)]
     pub raw: bool,
     /// Folder for the files
-    #[arg(long)]
+    #[arg(long, value_parser = super::local_path)]
     pub out: PathBuf,
     /// Segment again what is there
     #[arg(long)]
@@ -212,7 +212,7 @@ pub struct ExportArgs {
     #[arg(long)]
     pub num_heads: Option<usize>,
     /// File to write: .ckpt or .pth (for torch.load), or .safetensors
-    #[arg(long)]
+    #[arg(long, value_parser = super::local_path)]
     pub out: PathBuf,
     /// Replace the file if it exists
     #[arg(long)]

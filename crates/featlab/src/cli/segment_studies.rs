@@ -25,7 +25,7 @@ pub struct CorrespondArgs {
     #[arg(long)]
     pub backbone: String,
     /// Compare the codes of this reducer instead of features
-    #[arg(long)]
+    #[arg(long, value_parser = super::local_path)]
     pub reducer: Option<PathBuf>,
     /// Numbers of a code [default: as many as the reducer has]
     #[arg(long, requires = "reducer")]
@@ -52,7 +52,7 @@ pub struct CorrespondArgs {
     #[command(flatten)]
     pub loading: LoadingArgs,
     /// Folder for the pictures
-    #[arg(long)]
+    #[arg(long, value_parser = super::local_path)]
     pub out: PathBuf,
     /// Replace pictures of other settings
     #[arg(long)]
@@ -94,7 +94,7 @@ pub struct CoOccurrenceArgs {
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Folder for the results
-    #[arg(long)]
+    #[arg(long, value_parser = super::local_path)]
     pub out: PathBuf,
 }
 
@@ -139,7 +139,7 @@ pub struct CrfStudyArgs {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Folder for pictures and losses
-    #[arg(long)]
+    #[arg(long, value_parser = super::local_path)]
     pub out: PathBuf,
     /// Replace what another study left there
     #[arg(long)]

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 #[command(after_help = "Example:\n  featlab demo --out featlab-demo")]
 pub struct DemoArgs {
     /// Folder for caches, results and the report
-    #[arg(long, default_value = "featlab-demo")]
+    #[arg(long, default_value = "featlab-demo", value_parser = super::local_path)]
     pub out: PathBuf,
 }
 
@@ -31,7 +31,7 @@ pub struct SweepArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Folder for caches, results and the report [default: runs/NAME]
-    #[arg(long)]
+    #[arg(long, value_parser = super::local_path)]
     pub out: Option<PathBuf>,
 }
 
@@ -73,6 +73,7 @@ Weights & Biases has no documented file format for offline runs, so none is writ
           run.summary.update({name: float(row[name]) for name in (\"miou\", \"accuracy\")})")]
 pub struct ReportArgs {
     /// Folder of a finished sweep
+    #[arg(value_parser = super::local_path)]
     pub dir: PathBuf,
     /// html writes files; md and csv print on stdout
     #[arg(long, value_enum, default_value = "html")]

@@ -24,6 +24,14 @@ const SIDES: [usize; 2] = [224, 320];
 
 pub(crate) fn run(args: &DoctorArgs, context: &Context) -> Result<Status> {
     let mut facts = offered();
+    let mut status = Status::Done;
+    if let Some(url) = &args.store {
+        let answers = ask_store(url)?;
+        if answers.is_err() {
+            status = Status::Incomplete;
+        }
+        facts.push(("store asked", answers.unwrap_or_else(|reason| reason)));
+    }
     if !args.no_measure {
         facts.extend(measured(&args.folder.clone().unwrap_or_else(std::env::temp_dir)));
     }
@@ -31,7 +39,7 @@ pub(crate) fn run(args: &DoctorArgs, context: &Context) -> Result<Status> {
     context.output.result(&value, |_| {
         facts.iter().map(|(name, fact)| format!("{name:18}{fact}")).collect::<Vec<_>>().join("\n")
     })?;
-    Ok(Status::Done)
+    Ok(status)
 }
 
 /// What is there.
@@ -50,6 +58,7 @@ fn offered() -> Vec<Fact> {
         ),
         ("stores", "local paths, file://, memory://, s3://, gs://, az://".to_owned()),
         ("local store", probe_store()),
+        ("bucket variables", bucket_variables()),
         ("weights inside", backbone::embedded_names().join(", ")),
         ("model cache", backbone::hub_cache().display().to_string()),
         ("model hub", if backbone::hub_offline() { "offline (HF_HUB_OFFLINE)" } else { "online" }.to_owned()),
@@ -136,6 +145,34 @@ fn instruction_sets() -> String {
 #[cfg(not(target_arch = "x86_64"))]
 fn instruction_sets() -> String {
     std::env::consts::ARCH.to_owned()
+}
+
+/// Which of the variables that stores in buckets look at are set; never what they say.
+fn bucket_variables() -> String {
+    let prefixes = ["AWS_", "GOOGLE_", "AZURE_"];
+    let mut set: Vec<String> = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
+        .collect();
+    set.sort_unstable();
+    match set.is_empty() {
+        true => "none set (AWS_*, GOOGLE_*, AZURE_*)".to_owned(),
+        false => format!("{} set", set.join(", ")),
+    }
+}
+
+/// Whether a store answers, and what a cache would find there; or why not.
+///
+/// # Errors
+/// If the URL cannot be.
+fn ask_store(url: &str) -> Result<std::result::Result<String, String>> {
+    let store = featcache::Store::open(url)?;
+    let shown = store.display().to_owned();
+    Ok(match store.exists("manifest.json") {
+        Ok(true) => Ok(format!("{shown} answers; it holds a cache")),
+        Ok(false) => Ok(format!("{shown} answers; no cache lies right there")),
+        Err(error) => Err(format!("{shown} fails: {}", crate::exit::one_line(&error.into()))),
+    })
 }
 
 /// Writes and reads one object in the system's temporary folder.

@@ -139,14 +139,23 @@ fn task(argument: Option<&str>, context: &Context) -> Result<Task> {
         return Task::parse(text);
     }
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<usize>().ok());
-    let array =
-        (number("SLURM_ARRAY_TASK_ID"), number("SLURM_ARRAY_TASK_MIN"), number("SLURM_ARRAY_TASK_COUNT"));
-    match array {
-        (Some(id), Some(first), Some(of)) if id >= first && id - first < of => {
-            let this = id - first;
+    let (Some(id), Some(of)) = (number("SLURM_ARRAY_TASK_ID"), number("SLURM_ARRAY_TASK_COUNT")) else {
+        return Ok(Task::ALL);
+    };
+    let first = number("SLURM_ARRAY_TASK_MIN").unwrap_or(0);
+    let step = number("SLURM_ARRAY_TASK_STEP").filter(|&step| step > 0).unwrap_or(1);
+    let this = id.checked_sub(first).filter(|above| above.is_multiple_of(step)).map(|above| above / step);
+    match this {
+        Some(this) if this < of => {
             context.reporter.say(format!("task {this}/{of} of a Slurm job array"));
             Ok(Task { this, of })
         }
-        _ => Ok(Task::ALL),
+        _ => {
+            context.reporter.warn(format!(
+                "task {id} of a Slurm job array of {of} is none of 0 to {}: all shards are computed; say --task I/N",
+                of.saturating_sub(1)
+            ));
+            Ok(Task::ALL)
+        }
     }
 }

@@ -62,7 +62,11 @@ pub(crate) fn run(args: ProbeArgs, context: &Context) -> Result<Status> {
         ..Study::default()
     };
     let report = publish(&study, &args.out)?;
-    crate::commands::sweep::print(&Finished { study, report, status: Status::Done, failures }, context)
+    for FailedCell { cell, reason } in &failures {
+        context.reporter.warn(format!("no result for {cell}: {reason}"));
+    }
+    let status = if failures.is_empty() { Status::Done } else { Status::Incomplete };
+    crate::commands::sweep::print(&Finished { study, report, status, failures }, context)
 }
 
 /// The two caches, with the column that counts.
@@ -125,11 +129,13 @@ impl ProbeStudy {
     }
 }
 
-/// The reducer of `--reducer`, known by the hash of its file; or the identity.
+/// The reducer of `--reducer`, known by the hash of its file; or the identity, called after what the cache's features went through.
 fn reducer(args: &ProbeArgs, train: &Cache) -> Result<(ReducerId, Reducer)> {
     let dim = train.layout().dim;
     let Some(path) = &args.reducer else {
-        let id = ReducerId { method: "none".into(), recipe: String::new(), seed: 0, dim: None };
+        let last = train.manifest().key.projections()?.pop();
+        let method = last.map_or_else(|| "none".to_owned(), |projected| projected.method);
+        let id = ReducerId { method, recipe: String::new(), seed: 0, dim: None };
         return Ok((id, Reducer::Identity(dimred::Identity::new(dim))));
     };
     let ReducerFile { reducer, sha256: recipe } = ReducerFile::read(path, train)?;

@@ -1,25 +1,38 @@
 //! `featlab reduce`: a reducer fitted on a cache, or on a sample of it, into one safetensors file.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use dimred::{Reducer, Scaler};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use crate::Context;
 use crate::cli::{Method, ReduceArgs};
 use crate::config::StegoToml;
 use crate::exit::{Status, usage};
-use crate::records::{check_local, write_atomically};
+use crate::records::{check_local, key_of, write_atomically};
 use crate::stages::features::Features;
 use crate::stages::layout::{LayoutJob, LayoutMethod, Sample};
-use crate::stages::reduce::Job;
+use crate::stages::reduce::{Job, noted};
 use crate::stages::stego;
 
 pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
     check_local(&args.out)?;
-    if args.out.exists() && !args.overwrite {
-        return Err(usage(format!("{} exists; name another file or add --overwrite", args.out.display())));
-    }
     let cache = context.cache(&args.cache)?.with_column(&args.column)?;
+    let recipe = recipe(&args, &cache)?;
+    if args.out.exists() && !args.overwrite {
+        let file = std::fs::read(&args.out).with_context(|| format!("reading {}", args.out.display()))?;
+        if noted(&file, "recipe").as_ref() != Some(&recipe) {
+            return Err(usage(format!(
+                "{} exists, made of other features or with other options; name another file or add --overwrite",
+                args.out.display()
+            )));
+        }
+        context.reporter.say("nothing to compute: the reducer is there");
+        let sampled = noted(&file, "sample").and_then(|text| text.split(' ').next()?.parse().ok());
+        let reducer =
+            Reducer::from_bytes(&file).with_context(|| format!("reducer {}", args.out.display()))?;
+        return report(&args, &reducer, sampled, context);
+    }
     let dim = cache.layout().dim;
     let max_dim = args.dims.unwrap_or(dim);
     if max_dim == 0 || max_dim > dim {
@@ -54,6 +67,8 @@ pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
             reducer
         }
         Method::Stego => head(&args, cache.clone(), context)?,
+        #[cfg(not(feature = "hnne"))]
+        Method::Hnne => return Err(usage(crate::NO_HNNE)),
         #[cfg(feature = "hnne")]
         Method::Hnne => {
             let (reducer, rows) =
@@ -66,8 +81,8 @@ pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
         Reducer::Pca(pca) => Reducer::Pca(pca.whitened(args.whiten)),
         other => other,
     };
-    let (method, max_dim) = (reducer.method(), reducer.max_dim());
     let mut provenance = Job::provenance(&cache);
+    provenance.insert("recipe".into(), recipe);
     if let Some(rows) = sampled {
         provenance.insert(
             "sample".into(),
@@ -75,7 +90,26 @@ pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
         );
     }
     write_atomically(&args.out, &reducer.to_bytes(&provenance)?)?;
-    let variance: Vec<(usize, f64)> = match &reducer {
+    report(&args, &reducer, sampled, context)
+}
+
+/// A hash of all that decides what the reducer is: the same command finds its file.
+fn recipe(args: &ReduceArgs, cache: &featcache::Cache) -> Result<String> {
+    let mut asked = serde_json::to_value(args)?;
+    if let Some(asked) = asked.as_object_mut() {
+        for place in ["cache", "out", "overwrite", "device", "from"] {
+            asked.remove(place);
+        }
+    }
+    let checkpoint = args.from.as_deref().map(std::fs::read).transpose().context("reading --from")?;
+    let checkpoint = checkpoint.map(|bytes| format!("{:x?}", Sha256::digest(bytes).as_slice()));
+    key_of(&(asked, &cache.manifest().cache_id, checkpoint))
+}
+
+/// Prints what is in the file.
+fn report(args: &ReduceArgs, reducer: &Reducer, sampled: Option<usize>, context: &Context) -> Result<Status> {
+    let (method, dim, max_dim) = (reducer.method(), reducer.input_dim(), reducer.max_dim());
+    let variance: Vec<(usize, f64)> = match reducer {
         Reducer::Pca(pca) => {
             let ratio = pca.explained_variance_ratio();
             let dims =

@@ -28,7 +28,12 @@ pub(crate) fn run(args: ReportArgs, context: &Context) -> Result<Status> {
             })?;
         }
         Format::Md => context.output.result(&study, crate::report::markdown)?,
-        Format::Csv => context.output.result(&study.runs, |_| crate::report::results_csv(&study))?,
+        Format::Csv if context.output.is_json() => {
+            for run in &study.runs {
+                context.output.result(run, |_| String::new())?;
+            }
+        }
+        Format::Csv => context.output.result(&(), |()| crate::report::results_csv(&study))?,
     }
     Ok(Status::Done)
 }

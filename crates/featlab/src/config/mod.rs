@@ -75,11 +75,9 @@ impl Default for HowConfig {
 impl SweepConfig {
     fn check_methods(&self) -> Result<()> {
         let methods = &self.reduce.methods;
-        if cfg!(not(feature = "hnne")) && methods.iter().any(|method| method == "hnne") {
-            return Err(usage(
-                "reduce.methods: hnne is not in this build; build it with --features hnne (its authors allow no \
-                 commercial use of re-implementations, and this is one)",
-            ));
+        #[cfg(not(feature = "hnne"))]
+        if methods.iter().any(|method| method == "hnne") {
+            return Err(usage(format!("reduce.methods: {}", crate::NO_HNNE)));
         }
         let allowed = ["none", "pca", "rp", "rp-sparse", "umap", "hnne", "stego", "stego-nested"];
         known("reduce.methods", methods, &allowed)?;

@@ -48,6 +48,7 @@ impl StegoToml {
         let mut config: StegoConfig =
             table.try_into().map_err(|e: toml::de::Error| usage(format!("stego: {}", e.message())))?;
         (config.dim, config.seed, config.correspondence.ladder) = (dim, self.seed + seed, ladder);
+        config.check().map_err(|error| usage(format!("stego: {error}")))?;
         Ok(config)
     }
 }

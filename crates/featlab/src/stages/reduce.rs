@@ -105,8 +105,13 @@ pub(crate) fn feature_name(
 
 /// The same, as written in a reducer file.
 pub(crate) fn features_of(file: &[u8]) -> Option<String> {
+    noted(file, "features")
+}
+
+/// What a reducer file says of where it came from.
+pub(crate) fn noted(file: &[u8], name: &str) -> Option<String> {
     let (_, header) = safetensors::SafeTensors::read_metadata(file).ok()?;
-    header.metadata().as_ref()?.get("from.features").cloned()
+    header.metadata().as_ref()?.get(&format!("from.{name}")).cloned()
 }
 
 /// Mean and scatter of all tokens of a cache, in one pass.

@@ -98,6 +98,8 @@ impl Sweep {
 
     fn own_plan(&self) -> Result<Plan> {
         let (train, val) = (self.job(&*self.train, true)?, self.job(&*self.val, false)?);
+        train.check()?;
+        val.check()?;
         let bench = self.bench(&train, &val)?;
         let mut caches = Vec::new();
         for job in [&train, &val] {

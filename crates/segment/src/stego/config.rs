@@ -212,7 +212,10 @@ impl StegoConfig {
     }
 
     /// Fails if nothing can be trained like this.
-    pub(super) fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Range`](super::Error::Range), naming the setting.
+    pub fn check(&self) -> Result<()> {
         let positive = |what, x: f32| expect_range(x.is_finite() && x > 0.0, what, "a positive number", x);
         expect_range(self.dim > 0, "code dimension", "at least 1", self.dim)?;
         expect_range((1..=255).contains(&self.n_classes), "number of classes", "1 to 255", self.n_classes)?;

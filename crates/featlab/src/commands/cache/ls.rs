@@ -13,6 +13,7 @@ pub(super) fn run(url: &str, context: &Context) -> Result<Status> {
     if found.is_empty() {
         context.reporter.say(format!("no caches below {url}"));
     }
+    let mut status = Status::Done;
     for one in found {
         if !one.complete {
             let value = json!({ "path": one.path, "complete": false });
@@ -22,6 +23,9 @@ pub(super) fn run(url: &str, context: &Context) -> Result<Status> {
         let cache = match Cache::open(one.store) {
             Ok(cache) => cache,
             Err(error) => {
+                if error.is_integrity() {
+                    status = Status::Damaged;
+                }
                 let value = json!({ "path": one.path, "complete": false, "error": error.to_string() });
                 context.output.result(&value, |_| format!("{:40}  {error}", one.path))?;
                 continue;
@@ -37,5 +41,5 @@ pub(super) fn run(url: &str, context: &Context) -> Result<Status> {
             )
         })?;
     }
-    Ok(Status::Done)
+    Ok(status)
 }

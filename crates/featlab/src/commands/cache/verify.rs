@@ -66,7 +66,8 @@ fn bytes(url: &str, cache: &Cache, context: &Context) -> Result<Status> {
         true => format!("`featlab cache repair {url}` computes them again"),
         false => format!("`featlab cache project … --out {url} --repair` projects them again"),
     };
-    let value = json!({ "cache": url, "cache_id": cache.manifest().cache_id, "shards": shards, "damage": damage.iter().map(ToString::to_string).collect::<Vec<_>>() });
+    let said = |all: &[Damage]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let value = json!({ "cache": url, "cache_id": cache.manifest().cache_id, "shards": shards, "damage": said(&damage), "orphans": said(&orphans) });
     context.output.result(&value, |_| match damage.len() {
         0 => format!("{url}: sound, {} rows in {shards} shards", cache.rows()),
         n => format!("{url}: {n} problems in {shards} shards; {again}"),

@@ -16,6 +16,7 @@ use crate::records::{check_local, key_of};
 use crate::sources;
 use crate::stages::extract::Forward;
 use crate::stages::features::Features;
+use crate::stages::reduce::{feature_name, features_name};
 use crate::stages::reducer_file::ReducerFile;
 use crate::stages::segment::train::{self, Judged, Trained};
 use crate::stages::segment::{Card, ImageSet, Model, evaluate, numbered};
@@ -95,6 +96,8 @@ fn from_cache(
     context: &Context,
 ) -> Result<Done> {
     let classes = classes(args, of_cache(cache), val)?;
+    let layer = raw_layer(cache)?;
+    check_features(&features_name(cache), val)?;
     let reducer = args.reducer.as_deref().map(|path| ReducerFile::read(path, cache)).transpose()?;
     let dim = match (&reducer, args.dims) {
         (_, Some(dim)) => dim,
@@ -102,6 +105,9 @@ fn from_cache(
         (None, None) => DIMS,
     };
     let config = config(args, dim, &classes)?;
+    if config.crf_weight > 0.0 {
+        return Err(usage("crf_weight needs pictures: train with --dataset and --backbone"));
+    }
     let trained = match reducer {
         None => {
             let features = Features::load_all(cache.clone(), "training features", context)?;
@@ -117,10 +123,9 @@ fn from_cache(
             train::probes((file.reducer, dim), &config, &features, context)?
         }
     };
-    let (manifest, reading) = (cache.manifest(), cache.reading());
+    let manifest = cache.manifest();
     let key = &manifest.key;
     let named = ["--backbone", "backbone"].iter().find_map(|name| manifest.provenance.get(*name));
-    let layer = Layer { block: reading.layer, facet: reading.facet.parse().unwrap_or_default() };
     let transform = Transform {
         res: key.res as usize,
         resize: key.resize.parse().unwrap_or_default(),
@@ -134,6 +139,31 @@ fn from_cache(
     card.made = made(args, format!("{} {}, cache {}", key.dataset, key.split, manifest.cache_id));
     let labelled = cache.layout().has_label.then(|| cache.clone());
     Ok(Done { trained, card, config, labelled })
+}
+
+/// The block and facet that a model will ask its network for.
+///
+/// # Errors
+/// If the features were projected: a network has no such numbers.
+fn raw_layer(cache: &Cache) -> Result<Layer> {
+    if !cache.manifest().key.projections()?.is_empty() {
+        return Err(usage(
+            "the features of --cache-train were projected, and a model takes those of a network: train on the cache that they came \
+             from, with --reducer",
+        ));
+    }
+    let reading = cache.reading();
+    Ok(Layer { block: reading.layer, facet: reading.facet.parse().map_err(|e| integrity(format!("{e}")))? })
+}
+
+/// Whether the cache that is scored has the features that are trained on.
+fn check_features(trained: &str, val: Option<&Cache>) -> Result<()> {
+    match val.map(features_name) {
+        Some(scored) if scored != trained => Err(integrity(format!(
+            "--cache-val has features {scored}, the model is trained on features {trained}: other weights, or another block or facet"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn from_pictures(
@@ -161,6 +191,9 @@ fn from_pictures(
             args.res, spec_of.patch_size
         )));
     }
+    let trained_on = (spec_of.architecture.as_str(), backbone.fingerprint.as_str());
+    let layer = Layer::default();
+    check_features(&feature_name(trained_on, layer.block, &layer.facet.to_string()), val)?;
     let dim = args.dims.unwrap_or(DIMS);
     let classes = classes(args, dataset.classes().cloned(), val)?;
     let config = config(args, dim, &classes)?;

@@ -140,7 +140,11 @@ impl Job<'_> {
         })
     }
 
-    fn check(&self) -> Result<()> {
+    /// Fails if nothing can be computed like this.
+    ///
+    /// # Errors
+    /// A usage error: the resolution is no multiple of the patch, maps differ in size, or there are no images.
+    pub(crate) fn check(&self) -> Result<()> {
         let (res, patch) = (self.forward.transform.res, self.forward.backbone.backbone.spec().patch_size);
         if res == 0 || res % patch != 0 {
             let below = (res / patch * patch).max(patch);
