@@ -76,7 +76,7 @@ impl LayoutJob {
             }
             #[cfg(feature = "hnne")]
             LayoutMethod::Hnne => {
-                context.reporter.say(dimred::HNNE_NOTICE.to_owned());
+                context.reporter.say(dimred::HNNE_NOTICE);
                 let params =
                     dimred::HnneParams { n_components: self.dims, metric: self.metric, scaler: self.scaler };
                 Reducer::Hnne(Arc::new(params.fit(rows.view())?.hnne))
