@@ -47,6 +47,8 @@ pub struct DriverOptions {
     pub attempts: u32,
     /// How long a scheduler that stops answering, or the first executor, is waited for.
     pub patience: Duration,
+    /// How long a task may be on its way to an executor, with its plan, before it is lost if the executor has nothing in hand.
+    pub handover: Duration,
 }
 
 /// Units to be done.

@@ -33,8 +33,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const FETCHES: usize = 16;
 /// Longest that the fetch of a report may take: its executor may be dead, or stopped.
 const FETCH_WITHIN: Duration = Duration::from_secs(60);
-/// How long tasks must have been missed before they are lost: some are just being handed over.
-const MISSED: Duration = Duration::from_secs(5);
 /// Looks after which a scheduler that knows nothing of a round has forgotten it.
 const UNKNOWN: usize = 50;
 
@@ -66,9 +64,9 @@ struct Still {
 
 impl Still {
     /// Whether nobody will do what it waits for.
-    fn is_lost(&mut self, job: Option<&JobStatus>) -> bool {
+    fn is_lost(&mut self, job: Option<&JobStatus>, handover: Duration) -> bool {
         match job {
-            Some(job) if job.missed > 0 && job.open() == self.open => self.since.elapsed() > MISSED,
+            Some(job) if job.missed > 0 && job.open() == self.open => self.since.elapsed() > handover,
             _ => {
                 *self = Self { open: job.map_or(0, JobStatus::open), since: Instant::now() };
                 false
@@ -221,7 +219,8 @@ impl<'a> Course<'a> {
                 looked = Instant::now();
                 if let Ok(status) = self.driver.ask_status().await {
                     self.look(&status, id, units)?;
-                    if still.is_lost(status.jobs.iter().find(|job| job.id == id)) {
+                    let job = status.jobs.iter().find(|job| job.id == id);
+                    if still.is_lost(job, self.driver.options.handover) {
                         let _ = scheduler.cancel_job(CancelJobParams { job_id: id.to_owned() }).await;
                         return Ok(Err("a message between scheduler and executor was lost".into()));
                     }

@@ -188,6 +188,7 @@ impl Cluster {
             version: version.into(),
             attempts: 3,
             patience: Duration::from_secs(5),
+            handover: Duration::from_secs(4),
         };
         Driver::connect(&self.url, options, Duration::from_secs(5))
     }

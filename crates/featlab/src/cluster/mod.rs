@@ -46,6 +46,8 @@ pub(crate) fn version() -> String {
 const ATTEMPTS: u32 = 4;
 /// How long a scheduler that stops answering is waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a task may be on its way: plans of up to 256 MiB, several at once, over slow networks.
+const HANDOVER: Duration = Duration::from_secs(60);
 /// How long one is waited for at the start.
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -91,8 +93,13 @@ fn scratch(what: &str) -> PathBuf {
 /// # Errors
 /// If there is none, or it is another version.
 pub(crate) fn connect(url: &str, wait: Duration) -> Result<Driver> {
-    let options =
-        DriverOptions { token: token()?, version: version(), attempts: ATTEMPTS, patience: PATIENCE };
+    let options = DriverOptions {
+        token: token()?,
+        version: version(),
+        attempts: ATTEMPTS,
+        patience: PATIENCE,
+        handover: HANDOVER,
+    };
     Driver::connect(url, options, wait).map_err(|error| failed(error, None))
 }
 

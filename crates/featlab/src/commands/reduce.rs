@@ -20,7 +20,8 @@ pub(crate) fn run(args: ReduceArgs, context: &Context) -> Result<Status> {
     let cache = context.cache(&args.cache)?.with_column(&args.column)?;
     let recipe = recipe(&args, &cache)?;
     if args.out.exists() && !args.overwrite {
-        let file = std::fs::read(&args.out).with_context(|| format!("reading {}", args.out.display()))?;
+        // What cannot be read is not ours either.
+        let file = std::fs::read(&args.out).unwrap_or_default();
         if noted(&file, "recipe").as_ref() != Some(&recipe) {
             return Err(usage(format!(
                 "{} exists, made of other features or with other options; name another file or add --overwrite",
