@@ -141,7 +141,7 @@ fn a_dry_run_refuses_what_the_run_would() {
             assert!(said.contains("33") || said.contains("stego: "), "{said}");
         }
     }
-    assert!(!scratch.path("out").join("cache").exists(), "nothing was extracted before that");
+    assert!(!scratch.path("out").join("features").exists(), "nothing was extracted before that");
 }
 
 #[test]

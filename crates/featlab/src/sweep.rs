@@ -109,11 +109,17 @@ impl Sweep {
         Ok(Self { config, out, train, val, backbone, device, others, is_other: false })
     }
 
+    /// The extractions of both splits, which can be done.
+    fn jobs(&self) -> Result<(extract::Job<'_>, extract::Job<'_>)> {
+        let (train, val) = (self.job(&*self.train, true)?, self.job(&*self.val, false)?);
+        train.check()?;
+        val.check()?;
+        Ok((train, val))
+    }
+
     /// The runs of a backbone that stands beside another one: features, then probes, what is missing of them.
     fn runs(&self, records: &Records, context: &Context) -> Result<(Vec<RunRecord>, Vec<FailedCell>)> {
-        let (train_job, val_job) = (self.job(&*self.train, true)?, self.job(&*self.val, false)?);
-        train_job.check()?;
-        val_job.check()?;
+        let (train_job, val_job) = self.jobs()?;
         let bench = self.bench(&train_job, &val_job)?;
         let cells = self.cells(bench.full_dim)?;
         let (train, _) = self.extract(&train_job, context)?;
@@ -285,7 +291,7 @@ impl Sweep {
         write_atomically(&self.out.join("config.toml"), config_toml.as_bytes())?;
         self.announce(context);
 
-        let (train_job, val_job) = (self.job(&*self.train, true)?, self.job(&*self.val, false)?);
+        let (train_job, val_job) = self.jobs()?;
         let bench = self.bench(&train_job, &val_job)?;
         let cells = self.cells(bench.full_dim)?;
         let mut costs = Vec::new();

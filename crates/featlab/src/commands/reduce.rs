@@ -102,7 +102,10 @@ fn recipe(args: &ReduceArgs, cache: &featcache::Cache) -> Result<String> {
             asked.remove(place);
         }
     }
-    let checkpoint = args.from.as_deref().map(std::fs::read).transpose().context("reading --from")?;
+    let read = |path: &std::path::Path| {
+        std::fs::read(path).map_err(|e| usage(format!("cannot read --from {}: {e}", path.display())))
+    };
+    let checkpoint = args.from.as_deref().map(read).transpose()?;
     let checkpoint = checkpoint.map(|bytes| format!("{:x?}", Sha256::digest(bytes).as_slice()));
     key_of(&(asked, &cache.manifest().cache_id, checkpoint))
 }

@@ -97,9 +97,7 @@ impl Sweep {
     }
 
     fn own_plan(&self) -> Result<Plan> {
-        let (train, val) = (self.job(&*self.train, true)?, self.job(&*self.val, false)?);
-        train.check()?;
-        val.check()?;
+        let (train, val) = self.jobs()?;
         let bench = self.bench(&train, &val)?;
         let mut caches = Vec::new();
         for job in [&train, &val] {
