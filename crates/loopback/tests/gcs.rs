@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
@@ -52,6 +53,31 @@ fn run(test: impl Future<Output = ()>) {
         .build()
         .unwrap()
         .block_on(test);
+}
+
+#[test]
+fn a_program_finds_the_server_while_it_is_started_again() {
+    let mut bucket = Bucket::new();
+    let address = bucket.server.as_ref().unwrap().address();
+    let account = bucket.folder.path().join("service-account.json");
+    let before = std::fs::read(&account).unwrap();
+    let going = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        let read = scope.spawn(|| {
+            let mut read = 0;
+            while going.load(Ordering::Relaxed) {
+                assert_eq!(std::fs::read(&account).unwrap(), before);
+                read += 1;
+            }
+            read
+        });
+        for _ in 0..500 {
+            bucket.server = None;
+            bucket.server = Some(Gcs::start_at(bucket.folder.path(), address).unwrap());
+        }
+        going.store(false, Ordering::Relaxed);
+        assert!(read.join().unwrap() > 500);
+    });
 }
 
 #[test]

@@ -62,7 +62,7 @@ impl Gcs {
                 let _ = http.serve_connection(TokioIo::new(socket), service).await;
             }
         })?;
-        std::fs::write(&account, service_account(server.address()))?;
+        replace(&account, &service_account(server.address()))?;
         Ok(Self { server, account })
     }
 
@@ -77,6 +77,13 @@ impl Gcs {
     pub fn environment(&self) -> [(&'static str, String); 1] {
         [("GOOGLE_SERVICE_ACCOUNT", self.account.display().to_string())]
     }
+}
+
+/// Puts a file in place whole: where the server was before, programs that look for it may be reading.
+fn replace(file: &Path, text: &str) -> io::Result<()> {
+    let new = file.with_extension("new");
+    std::fs::write(&new, text)?;
+    std::fs::rename(new, file)
 }
 
 /// Names the server instead of Google's; the key is never looked at.
