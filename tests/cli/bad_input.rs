@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::fixture::{BACKBONE, Scratch, expect, extract, featlab, sweep_file, write_pair};
+use crate::fixture::{BACKBONE, Scratch, expect, extract, featlab, probe, sweep_file, write_pair};
 
 /// The last line must name every word.
 fn names(stderr: &str, words: &[&str]) {
@@ -287,16 +287,7 @@ fn probes_without_labels() {
     let root = scratch.camvid(2, 1);
     let out = scratch.path("unlabelled");
     expect(&mut extract(&format!("folder:{}", root.join("images").display()), &out), 0);
-    let mut command = featlab();
-    command
-        .arg("probe")
-        .arg("--cache-train")
-        .arg(&out)
-        .arg("--cache-val")
-        .arg(&out)
-        .arg("--out")
-        .arg(scratch.path("runs"));
-    let (_, stderr) = expect(&mut command, 2);
+    let (_, stderr) = expect(&mut probe(&out, &out, &scratch.path("runs")), 2);
     names(&stderr, &["no labels"]);
 }
 
@@ -307,9 +298,8 @@ fn a_damaged_or_foreign_reducer_and_an_empty_schedule() {
     let cache = scratch.path("cache");
     expect(extract(&format!("camvid:{}", root.display()), &cache).args(["--split", "train"]), 0);
     let probe = |arguments: &[&str]| {
-        let mut command = featlab();
-        command.arg("probe").arg("--cache-train").arg(&cache).arg("--cache-val").arg(&cache);
-        command.arg("--out").arg(scratch.path("runs")).args(arguments);
+        let mut command = probe(&cache, &cache, &scratch.path("runs"));
+        command.args(arguments);
         command
     };
     fs::write(scratch.path("cut.safetensors"), b"12345678{").unwrap();
@@ -344,9 +334,8 @@ fn caches_and_reducers_that_do_not_belong_together() {
     let reducer = scratch.path("pca.safetensors");
     expect(featlab().args(["reduce", "pca", "--cache"]).arg(&ours).arg("--out").arg(&reducer), 0);
     let probe = |train: &std::path::Path, val: &std::path::Path| {
-        let mut command = featlab();
-        command.arg("probe").arg("--cache-train").arg(train).arg("--cache-val").arg(val);
-        command.args(["--steps", "2", "--out"]).arg(scratch.path("runs"));
+        let mut command = probe(train, val, &scratch.path("runs"));
+        command.args(["--steps", "2"]);
         command
     };
     let (_, stderr) = expect(&mut probe(&ours, &scenes), 4);

@@ -8,12 +8,11 @@ use std::process::Command;
 
 use loopback::S3;
 
-use crate::fixture::{Scratch, expect, extract, featlab};
+use crate::fixture::{self, Scratch, expect, extract, featlab};
 
 /// `featlab probe` on two caches.
 fn probe(train: &Path, val: &Path, out: &Path, words: &[&str]) -> Command {
-    let mut command = featlab();
-    command.arg("probe").arg("--cache-train").arg(train).arg("--cache-val").arg(val).arg("--out").arg(out);
+    let mut command = fixture::probe(train, val, out);
     command.args(["--steps", "12", "--batch-size", "4"]).args(words);
     command
 }

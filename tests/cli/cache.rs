@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use loopback::S3;
 use serde_json::Value;
 
-use crate::fixture::{BACKBONE, Scratch, expect, extract, featlab, shards};
+use crate::fixture::{BACKBONE, Scratch, expect, extract, featlab, probe, shards};
 
 fn cache(words: &[&str]) -> Command {
     let mut command = featlab();
@@ -248,10 +248,9 @@ fn a_column_is_as_good_as_a_cache_of_its_own() {
         reduce.args(["reduce", "pca", "--column", column, "--cache"]).arg(&caches[0]).arg("--out").arg(&pca);
         expect(&mut reduce, 0);
         let out = scratch.path(name);
-        let mut probe = featlab();
-        probe.args(["probe", "--column", column, "--dims", "3,12", "--steps", "10", "--batch-size", "2"]);
-        probe.arg("--cache-train").arg(&caches[0]).arg("--cache-val").arg(&caches[1]);
-        expect(probe.arg("--reducer").arg(&pca).arg("--out").arg(&out), 0);
+        let mut probe = probe(&caches[0], &caches[1], &out);
+        probe.args(["--column", column, "--dims", "3,12", "--steps", "10", "--batch-size", "2"]);
+        expect(probe.arg("--reducer").arg(&pca), 0);
         let csv = fs::read_to_string(out.join("results.csv")).unwrap();
         let columns = |line: &str| {
             line.split(',')
@@ -264,28 +263,12 @@ fn a_column_is_as_good_as_a_cache_of_its_own() {
     };
     assert_eq!(scores(&together, "key_3", "together"), scores(&alone, "tokens", "alone"));
     // A reducer of one column does not fit another.
-    let mut probe = featlab();
-    probe.args(["probe", "--cache-train", text(&together[0]), "--cache-val", text(&together[1])]);
-    let (_, stderr) = expect(
-        probe.arg("--reducer").arg(scratch.path("together.safetensors")).arg("--out").arg(scratch.path("x")),
-        4,
-    );
+    let mut probe = probe(&together[0], &together[1], &scratch.path("x"));
+    let (_, stderr) = expect(probe.arg("--reducer").arg(scratch.path("together.safetensors")), 4);
     assert!(stderr.contains("facet") || stderr.contains("key"), "{stderr}");
-    let mut reduce = cache(&[]);
-    reduce = {
-        let _ = reduce;
-        featlab()
-    };
-    reduce.args([
-        "reduce",
-        "pca",
-        "--column",
-        "key_7",
-        "--cache",
-        text(&together[0]),
-        "--out",
-        "x.safetensors",
-    ]);
+    let mut reduce = featlab();
+    reduce.args(["reduce", "pca", "--column", "key_7", "--cache"]).arg(&together[0]);
+    reduce.arg("--out").arg(scratch.path("x.safetensors"));
     let (_, stderr) = expect(&mut reduce, 2);
     assert!(stderr.contains("it has tokens, key_3"), "{stderr}");
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::fixture::{Scratch, expect, extract, featlab, sweep_file};
+use crate::fixture::{Scratch, expect, extract, featlab, probe, sweep_file};
 
 /// Features of six and of three pictures.
 fn caches(scratch: &Scratch) -> (PathBuf, PathBuf) {
@@ -82,10 +82,9 @@ fn tasks_of_a_slurm_array_share_the_shards() {
 fn probes_without_a_result_are_listed_and_are_no_success() {
     let scratch = Scratch::new();
     let (train, val) = caches(&scratch);
-    let mut command = featlab();
-    command.arg("probe").arg("--cache-train").arg(&train).arg("--cache-val").arg(&val);
-    command.args(["--steps", "30", "--batch-size", "4", "--learning-rate", "1e38", "--out"]);
-    let (_, said) = expect(command.arg(scratch.path("probe")), 1);
+    let mut command = probe(&train, &val, &scratch.path("probe"));
+    let (_, said) =
+        expect(command.args(["--steps", "30", "--batch-size", "4", "--learning-rate", "1e38"]), 1);
     assert!(said.contains("no result for") && said.contains("diverged"), "{said}");
 }
 

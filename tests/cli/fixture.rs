@@ -98,6 +98,13 @@ pub(crate) fn extract(dataset: &str, out: &Path) -> Command {
     command
 }
 
+/// `featlab probe` on two caches into `out`.
+pub(crate) fn probe(train: &Path, val: &Path, out: &Path) -> Command {
+    let mut command = featlab();
+    command.arg("probe").arg("--cache-train").arg(train).arg("--cache-val").arg(val).arg("--out").arg(out);
+    command
+}
+
 /// A sweep file over a small CamVid-like folder: 3 methods, 2 probes, few steps.
 pub(crate) fn sweep_file(scratch: &Scratch, root: &Path) -> PathBuf {
     let text = format!(

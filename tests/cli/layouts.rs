@@ -1,6 +1,6 @@
 //! Reducers that are fitted for one dimension on a sample: `reduce umap`, and `probe` with it.
 
-use crate::fixture::{BACKBONE, Scratch, expect, extract, featlab};
+use crate::fixture::{BACKBONE, Scratch, expect, extract, featlab, probe};
 
 #[test]
 fn a_umap_is_fitted_on_a_sample_and_probed_at_its_dimension() {
@@ -30,11 +30,9 @@ fn a_umap_is_fitted_on_a_sample_and_probed_at_its_dimension() {
     assert!(read("four.safetensors") == read("again.safetensors"), "threads changed a number");
 
     let probe = |dims: &str| {
-        let mut command = featlab();
-        command.arg("probe").arg("--cache-train").arg(&train).arg("--cache-val").arg(&val);
+        let mut command = probe(&train, &val, &scratch.path("probe"));
         command.arg("--reducer").arg(scratch.path("four.safetensors"));
         command.args(["--dims", dims, "--steps", "10", "--batch-size", "4"]);
-        command.arg("--out").arg(scratch.path("probe"));
         command
     };
     expect(&mut probe("4"), 0);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::fixture::{BACKBONE, Scratch, expect, extract, featlab, shards, sweep_file};
+use crate::fixture::{BACKBONE, Scratch, expect, extract, featlab, probe, shards, sweep_file};
 
 fn sweep(file: &Path, out: &Path) -> std::process::Command {
     let mut command = featlab();
@@ -175,19 +175,9 @@ fn reduce_and_probe_agree_with_the_sweep() {
     command.args(["reduce", "pca", "--cache"]).arg(&train).arg("--out").arg(&reducer);
     expect(&mut command, 0);
     expect(&mut command, 0); // it is there
-    let mut command = featlab();
-    command
-        .arg("probe")
-        .arg("--cache-train")
-        .arg(&train)
-        .arg("--cache-val")
-        .arg(&val)
-        .arg("--reducer")
-        .arg(&reducer);
-    command
-        .args(["--dims", "3,12", "--steps", "20", "--batch-size", "4", "--out"])
-        .arg(scratch.path("probe"));
-    expect(&mut command, 0);
+    let mut command = probe(&train, &val, &scratch.path("probe"));
+    command.args(["--dims", "3,12", "--steps", "20", "--batch-size", "4", "--reducer"]);
+    expect(command.arg(&reducer), 0);
 
     let scores = |out: &Path| -> Vec<(String, String)> {
         let rows = results(out);

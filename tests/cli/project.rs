@@ -8,7 +8,7 @@ use std::process::Command;
 use featcache::{Cache, Store};
 use serde_json::Value;
 
-use crate::fixture::{Scratch, expect, featlab};
+use crate::fixture::{self, Scratch, expect, featlab};
 
 const BACKBONE: &str = "embedded:scenes-micro";
 const SCENES: &str = "scenes:train=10,val=5,size=64";
@@ -38,8 +38,7 @@ fn project(cache: &Path, reducer: &Path, out: &Path, more: &[&str]) -> Command {
 }
 
 fn probe(train: &Path, val: &Path, out: &Path, more: &[&str]) -> Command {
-    let mut command = featlab();
-    command.arg("probe").arg("--cache-train").arg(train).arg("--cache-val").arg(val).arg("--out").arg(out);
+    let mut command = fixture::probe(train, val, out);
     command.args(["--steps", "40", "--batch-size", "4", "--seeds", "0,1"]).args(more);
     command
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 
-use crate::fixture::{BACKBONE, Scratch, expect, extract, featlab};
+use crate::fixture::{BACKBONE, Scratch, expect, extract, featlab, probe};
 
 fn segment(command: &str) -> Command {
     let mut program = featlab();
@@ -257,11 +257,9 @@ fn own_pictures_need_no_labels_for_a_head() {
         &["--dims", "4", "--set", "max_steps=3", "--set", "batch_size=3", "--set", "num_neighbors=2"],
     );
     let probe = |train: &Path, code| {
-        let mut command = featlab();
-        command.args(["probe", "--cache-train"]).arg(train).arg("--cache-val").arg(&val);
+        let mut command = probe(train, &val, &scratch.path("runs"));
         command.args(["--probe", "linear", "--steps", "5", "--batch-size", "3", "--reducer"]);
-        command.arg(scratch.path("stego.safetensors")).arg("--out").arg(scratch.path("runs"));
-        expect(&mut command, code)
+        expect(command.arg(scratch.path("stego.safetensors")), code)
     };
     let (_, said) = probe(&train, 2);
     assert!(said.contains("no labels") && said.contains("probes need them"), "{said}");

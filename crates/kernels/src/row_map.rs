@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use crate::Level;
 use crate::level::mul_add;
+use crate::panels::{panel_lanes, vectorized};
 
 /// Rows of a task: whole tiles at every level; centred, they fit the second-level cache beside a panel of the matrix.
 const TASK: usize = 48;
@@ -25,14 +26,6 @@ pub struct RowMap {
     panels: Vec<f32>, // [k / L, d, L]
 }
 
-/// Columns of a panel at a level.
-fn panel_columns(level: Level) -> usize {
-    match level {
-        Level::Avx512 => 32,
-        Level::Avx2 | Level::Neon | Level::Portable => 16,
-    }
-}
-
 impl RowMap {
     /// * `mean`: `[d]`; `matrix`: `[d, k]` in row-major order.
     ///
@@ -42,7 +35,7 @@ impl RowMap {
     pub fn new(level: Level, mean: &[f32], matrix: &[f32], to: usize) -> Self {
         let from = mean.len();
         assert_eq!(matrix.len(), from * to, "a matrix of {from} x {to}");
-        let lanes = panel_columns(level);
+        let lanes = panel_lanes(level);
         let mut panels = vec![0.0; to.div_ceil(lanes) * from * lanes];
         for (p, panel) in panels.chunks_exact_mut((from * lanes).max(1)).enumerate() {
             let columns = p * lanes..((p + 1) * lanes).min(to);
@@ -85,21 +78,7 @@ struct Run<'a> {
     out: &'a mut [f32],
 }
 
-impl pulp::WithSimd for Run<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        match S::F32_LANES {
-            16 => run::<S, 12, 2, 32>(simd, self),
-            4 => run::<S, 6, 4, 16>(simd, self),
-            _ if std::any::TypeId::of::<S>() == std::any::TypeId::of::<pulp::Scalar256b>() => {
-                run::<S, 2, 2, 16>(simd, self)
-            }
-            _ => run::<S, 6, 2, 16>(simd, self),
-        }
-    }
-}
+vectorized!(Run => run);
 
 #[inline(always)]
 fn run<S: Simd, const R: usize, const NV: usize, const L: usize>(simd: S, run: Run<'_>) {

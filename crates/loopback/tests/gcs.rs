@@ -72,7 +72,7 @@ fn a_program_finds_the_server_while_it_is_started_again() {
             read
         });
         for _ in 0..500 {
-            bucket.server = None;
+            drop(bucket.server.take());
             bucket.server = Some(Gcs::start_at(bucket.folder.path(), address).unwrap());
         }
         going.store(false, Ordering::Relaxed);

@@ -2,8 +2,9 @@
 //!
 //! The numbers under one row of the kernel, `k · c` of them, lie side by side in a map with channels last. So a tile of a few output
 //! pixels by a vector or two of output channels is summed as a matrix product's is, and reads the map where it lies: in a padded
-//! copy of one image at a time. Weights are laid out once per call as tiles read them, `[outputs / L, k · k · c, L]`. The input's gradient is
-//! a convolution as well; that of the weights is in `weight.rs`. Every number is one chain of multiply-adds in a fixed order.
+//! copy of one image at a time. Weights are laid out once per call as tiles read them, `[outputs / L, k · k · c, L]`, blocks of `L`
+//! output channels. The input's gradient is a convolution as well; that of the weights is in `weight.rs`. Every number is one chain of
+//! multiply-adds in a fixed order.
 
 mod weight;
 
@@ -14,7 +15,7 @@ use rayon::prelude::*;
 
 use crate::Level;
 use crate::level::mul_add;
-use crate::panels::vectorized;
+use crate::panels::{panel_lanes, vectorized};
 
 pub use weight::conv_weight_gradient;
 
@@ -93,11 +94,6 @@ impl ConvShape {
     }
 }
 
-/// `L`, output channels of a block at a level.
-fn block(level: Level) -> usize {
-    if level == Level::Avx512 { 32 } else { 16 }
-}
-
 /// Writes `[n, oh, ow, outputs]`.
 ///
 /// * `weight`: `[outputs, inputs, k, k]`; `x`: `[n, h, w, inputs]`.
@@ -110,7 +106,7 @@ pub fn conv(shape: ConvShape, weight: &[f32], x: &[f32], y: &mut [f32]) {
 
 fn forward(level: Level, shape: ConvShape, weight: &[f32], x: &[f32], y: &mut [f32]) {
     shape.check(weight, x, y);
-    let (lanes, row) = (block(level), shape.row());
+    let (lanes, row) = (panel_lanes(level), shape.row());
     let taps = shape.kernel * shape.kernel;
     let mut packed = vec![0.0; shape.outputs.div_ceil(lanes) * taps * shape.inputs * lanes];
     for (output, weight) in weight.chunks_exact(row * shape.kernel).enumerate() {

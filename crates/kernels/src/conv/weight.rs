@@ -4,10 +4,10 @@
 use pulp::Simd;
 use rayon::prelude::*;
 
-use super::{ConvShape, block};
+use super::ConvShape;
 use crate::Level;
 use crate::level::mul_add;
-use crate::panels::vectorized;
+use crate::panels::{panel_lanes, vectorized};
 
 /// Groups of images whose weight gradients are summed apart.
 const GROUPS: usize = 16;
@@ -28,7 +28,7 @@ pub(super) fn weight_gradient(level: Level, shape: ConvShape, x: &[f32], dy: &[f
         return;
     }
     let (from, to) = shape.per_image();
-    let (lanes, taps) = (block(level), shape.kernel * shape.kernel);
+    let (lanes, taps) = (panel_lanes(level), shape.kernel * shape.kernel);
     let (blocks, steps) = (shape.outputs.div_ceil(lanes), taps * shape.inputs);
     let group = images.div_ceil(GROUPS);
     let groups = x.par_chunks(group * from).zip(dy.par_chunks(group * to)).with_max_len(1);

@@ -28,7 +28,7 @@ pub use linear::{Epilogue, PackedLinear};
 pub use prefetch::prefetch_read;
 pub use products::panel_products;
 pub use rope::panel_rope;
-pub(crate) use tile::vectorized;
+pub(crate) use tile::{panel_lanes, vectorized};
 pub use work::one_thread;
 
 use crate::Level;
@@ -50,7 +50,7 @@ impl PanelShape {
     /// `L`, the tokens of a panel.
     #[must_use]
     pub fn lanes(&self) -> usize {
-        tile::panel_lanes(self.level)
+        panel_lanes(self.level)
     }
 
     /// `p`, the panels of an image.

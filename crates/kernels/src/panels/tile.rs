@@ -9,8 +9,8 @@ use super::prefetch::{LATER, READ, WRITE, part, prefetch};
 use crate::Level;
 use crate::level::mul_add;
 
-/// `L`, the tokens of a panel at a level.
-pub(super) fn panel_lanes(level: Level) -> usize {
+/// `L`, the lanes of a panel at a level: tokens, columns of a matrix, channels.
+pub(crate) fn panel_lanes(level: Level) -> usize {
     match level {
         Level::Avx512 => 32,
         Level::Avx2 | Level::Neon | Level::Portable => 16,
@@ -27,7 +27,7 @@ pub(super) fn linear_rows(level: Level) -> usize {
 }
 
 /// Makes `$function::<S, R, NV, L>(simd, $arguments)` what [`Level::run`] does with a structure of arguments, with the sizes
-/// of the level that `S` stands for, `R` for linear layers.
+/// of the level that `S` stands for, `R` for linear layers, projections and convolutions.
 macro_rules! vectorized {
     ($arguments:ident => $function:ident) => {
         impl pulp::WithSimd for $arguments<'_> {

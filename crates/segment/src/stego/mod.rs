@@ -16,6 +16,7 @@ mod crf_loss;
 mod dropout;
 pub(crate) mod error;
 mod head;
+mod head_shape;
 mod image_pairs;
 mod init;
 mod negatives;
@@ -37,7 +38,8 @@ pub use correspondence::{CorrespondenceGradient, CorrespondenceSide, Corresponde
 pub use crf_loss::{CodeGradient, CrfLoss};
 pub use dropout::{DROPOUT, Masks};
 pub use error::{Error, FetchError, Result};
-pub use head::{Head, HeadKind, HeadShape, HeadTensor};
+pub use head::Head;
+pub use head_shape::{HeadKind, HeadShape, HeadTensor};
 pub use negatives::{Negatives, without_fixed_points};
 pub use neighbours::{Neighbours, nearest_neighbours, pooled_directions};
 pub use nested::Ladder;
