@@ -22,8 +22,9 @@ fn a_sweep_writes_everything_and_a_second_one_computes_nothing() {
     let scratch = Scratch::new();
     let root = scratch.camvid(6, 3);
     let (file, out) = (sweep_file(&scratch, &root), scratch.path("out"));
-    let (table, _) = expect(&mut sweep(&file, &out), 0);
+    let (table, said) = expect(&mut sweep(&file, &out), 0);
     assert!(table.contains("report.html"), "{table}");
+    assert!(said.contains("14 probes, one pass, ") && said.contains(" s, train probes "), "{said}");
 
     let header = "dataset,split,backbone,cache_id,method,dim,probe,seed,protocol,crf,steps,miou,accuracy,miou_lo,miou_hi";
     let first = results(&out);

@@ -99,17 +99,23 @@ pub(super) fn account(
         }
         return;
     }
-    let read: u64 = costs.iter().map(|cost| cost.bytes_read).sum();
-    let of = |name: &str| costs.iter().filter(|c| c.name == name).map(|c| c.wall_s).sum::<f64>();
-    context.reporter.say(format!(
-        "one pass: {:.1} MB of features read for {probes} probes; reading {:.1} s, reducers {:.1} s, training {:.1} s, \
-         scoring {:.1} s, extraction {:.1} s, in all {wall_s:.1} s",
-        read as f64 / 1e6,
-        of("read features"),
-        of("fit reducers"),
-        of("train probes"),
-        of("score probes"),
-        of("extract"),
-    ));
+    let read = match costs.iter().map(|cost| cost.bytes_read).sum::<u64>() {
+        0 => "features read by executors".to_owned(),
+        bytes => format!("one pass, {:.1} MB of features read", bytes as f64 / 1e6),
+    };
+    let each: String = seconds_by_stage(&costs).map(|(name, s)| format!("{name} {s:.1} s, ")).collect();
+    context.reporter.say(format!("{probes} probes, {read}: {each}in all {wall_s:.1} s"));
     (study.stages, study.wall_s) = (costs, Some(wall_s));
+}
+
+/// What each stage took, however often it came, in the order in which they began.
+fn seconds_by_stage(costs: &[StageCost]) -> impl Iterator<Item = (&str, f64)> {
+    let mut stages: Vec<(&str, f64)> = Vec::new();
+    for cost in costs {
+        match stages.iter_mut().find(|(name, _)| *name == cost.name) {
+            Some((_, seconds)) => *seconds += cost.wall_s,
+            None => stages.push((&cost.name, cost.wall_s)),
+        }
+    }
+    stages.into_iter()
 }
