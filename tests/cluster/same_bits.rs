@@ -184,7 +184,8 @@ fn a_sweep_gives_the_records_of_one_machine() {
         expect(&mut command, 0)
     };
     sweep("one", None);
-    sweep("many", Some(&cluster.url()));
+    let (_, said) = sweep("many", Some(&cluster.url()));
+    assert!(said.contains(" probes, features read by executors: extract "), "{said}");
     let here = cluster.scratch.path("");
     let (a, b) = (records(&here.join("one")), records(&here.join("many")));
     assert!(
